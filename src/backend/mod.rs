@@ -1,0 +1,2 @@
+//! Backends: where tensors live and the verbs run.
+pub mod cpu;

@@ -1,0 +1,3 @@
+//! GGUF: bytes → [`Header`]. Knows nothing of models.
+mod value;
+pub use value::{Array, Metadata, Strings, Value};

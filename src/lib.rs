@@ -1,0 +1,9 @@
+//! rocmforge
+pub mod error;
+pub mod gguf;
+pub mod quant;
+pub mod tokenizer;
+pub mod chat;
+pub mod sampler;
+pub mod backend;
+pub use error::{Error, Result};
