@@ -1,7 +1,9 @@
 //! rocmforge
 pub mod error;
 pub mod gguf;
+pub mod load;
 pub mod quant;
+pub mod tensor;
 pub mod tokenizer;
 pub mod chat;
 pub mod sampler;
