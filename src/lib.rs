@@ -2,6 +2,7 @@
 pub mod error;
 pub mod gguf;
 pub mod load;
+pub mod model;
 pub mod quant;
 pub mod tensor;
 pub mod tokenizer;

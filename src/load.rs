@@ -33,6 +33,12 @@ impl TensorBytes {
         inside.then_some(TensorBytes { owner, offset, len })
     }
 
+    /// `len` of these bytes from `offset`; `None` if they are not inside.
+    pub fn slice(&self, offset: usize, len: usize) -> Option<TensorBytes> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        inside.then(|| TensorBytes { owner: self.owner.clone(), offset: self.offset + offset, len })
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         self.owner.as_ref().as_ref().get(self.offset..self.offset + self.len).unwrap_or_default()
@@ -78,6 +84,11 @@ impl<'a> ModelFile<'a> {
     /// The name of the file, for messages.
     pub fn name(&self) -> &str {
         self.metadata.file()
+    }
+
+    /// Whether tensors lie where the file is mapped, so that using them reads the file.
+    pub fn is_mapped(&self) -> bool {
+        self.sources.iter().any(|source| source.resident().is_some())
     }
 
     /// Bytes of all tensors.

@@ -109,4 +109,23 @@ impl TensorType {
         }
         (elements / f.block_elements).checked_mul(f.block_bytes)
     }
+
+    /// The first block of `bytes` with a scale, minimum or element that is not finite.
+    pub fn first_non_finite_scale(self, bytes: &[u8]) -> Option<usize> {
+        // Offsets of the half-precision scales of a block.
+        let scales: &[usize] = match self {
+            TensorType::F16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+            TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
+            TensorType::Q2_K => &[80, 82],
+            TensorType::Q3_K => &[108],
+            TensorType::Q6_K => &[208],
+            TensorType::F32 => return bytes.chunks_exact(4).position(|b| b[2] & 0x80 != 0 && b[3] & 0x7f == 0x7f),
+            TensorType::BF16 => return bytes.chunks_exact(2).position(|b| b[0] & 0x80 != 0 && b[1] & 0x7f == 0x7f),
+            _ => return None,
+        };
+        // All exponent bits set: infinite, or not a number.
+        let damaged = |block: &[u8], at: usize| block.get(at + 1).is_some_and(|high| high & 0x7c == 0x7c);
+        bytes.chunks_exact(self.format().block_bytes).position(|block| scales.iter().any(|&at| damaged(block, at)))
+    }
 }
