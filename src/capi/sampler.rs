@@ -48,10 +48,10 @@ pub struct rf_sampler_options {
     /// up to 1 (all). 0: 1.
     pub typical_p: f32,
     /// Divides positive logits of tokens in the window and multiplies negative ones; above 0. 0: 1 (off).
-    pub repeat_penalty: f32,
-    /// Subtracted from the logits of tokens in the window, -2 to 2. 0: off.
+    pub repetition_penalty: f32,
+    /// Subtracted from the logits of tokens in the window, -100 to 100. 0: off.
     pub presence_penalty: f32,
-    /// Subtracted for each occurrence in the window, -2 to 2. 0: off.
+    /// Subtracted for each occurrence in the window, -100 to 100. 0: off.
     pub frequency_penalty: f32,
     /// The last tokens that penalties look at. 0: 64; negative: all of the session.
     pub penalty_window: i32,
@@ -99,17 +99,17 @@ pub unsafe extern "C" fn rf_sampler_create(
             temperature: if greedy { 0.0 } else { or_default(opts.temperature, 0.8) },
             top_k: match opts.top_k {
                 0 => 40,
-                k => usize::try_from(k).unwrap_or(0),
+                k => u32::try_from(k).unwrap_or(0),
             },
             top_p: or_default(opts.top_p, 0.95),
             min_p: if opts.min_p < 0.0 { 0.0 } else { or_default(opts.min_p, 0.05) },
             typical_p: or_default(opts.typical_p, 1.0),
-            repeat_penalty: or_default(opts.repeat_penalty, 1.0),
+            repetition_penalty: or_default(opts.repetition_penalty, 1.0),
             presence_penalty: opts.presence_penalty,
             frequency_penalty: opts.frequency_penalty,
             penalty_window: match opts.penalty_window {
                 0 => 64,
-                n => usize::try_from(n).unwrap_or(usize::MAX),
+                n => u32::try_from(n).unwrap_or(u32::MAX),
             },
             logit_bias: bias.iter().map(|b| (b.token, b.bias)).collect(),
             seed: opts.seed,

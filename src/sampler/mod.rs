@@ -24,8 +24,6 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 pub use logprobs::{TokenLogprob, token_logprob, top_logprobs};
 pub use stop::{StopMatcher, Stops};
 
@@ -128,13 +126,10 @@ pub struct Sampler {
     options: SamplerOptions,
 }
 
-/// What sampling remembers of one sequence: the random numbers' place and the window of recent tokens. A clone goes on
-/// alike. The buffers grow to the vocabulary's size at the first use and are then reused.
+/// What sampling remembers of one sequence: the random numbers' place. A clone goes on alike. The buffers grow to the vocabulary's size at the first use and are then reused.
 #[derive(Debug, Clone)]
 pub struct SamplerState {
     rng: SplitMix64,
-    window: VecDeque<u32>,
-    window_length: usize,
     /// The window in order of token ids, for counting.
     counted: Vec<u32>,
     /// The logits after bias and penalties.
@@ -157,29 +152,35 @@ impl Sampler {
         &self.options
     }
 
-    /// A fresh state, which starts at the options' seed with an empty window.
+    /// The tokens that the penalties look at.
+    fn window<'h>(&self, history: &'h [u32]) -> &'h [u32] {
+        if penalties::are_neutral(&self.options) {
+            return &[];
+        }
+        let first = history.len().saturating_sub(self.options.penalty_window as usize);
+        history.get(first..).unwrap_or_default()
+    }
+
+    /// A fresh state, which starts at the options' seed.
     pub fn state(&self) -> SamplerState {
-        let window_length =
-            if penalties::are_neutral(&self.options) { 0 } else { self.options.penalty_window as usize };
         SamplerState {
             rng: SplitMix64::new(self.options.seed),
-            window: VecDeque::new(),
-            window_length,
             counted: Vec::new(),
             adjusted: Vec::new(),
             chain: Chain::default(),
         }
     }
 
-    /// Chooses a token by one row of logits, `[vocabulary]`. It does not enter the window: call
-    /// [`SamplerState::accept`] with each token that the sequence gets, those of the prompt as well.
+    /// Chooses a token by one row of logits, `[vocabulary]`. `history` is the sequence so far, the prompt as well; the
+    /// penalties look at its last tokens.
     ///
     /// # Errors
     /// [`Error::Argument`] when a logit is NaN or positive infinity, when no token is possible (no logits, or all
     /// of them negative infinity), or when `logit_bias` names a token outside the vocabulary.
-    pub fn sample(&self, state: &mut SamplerState, logits: &[f32]) -> Result<u32> {
+    pub fn sample(&self, state: &mut SamplerState, logits: &[f32], history: &[u32]) -> Result<u32> {
         let options = &self.options;
-        let SamplerState { rng, window, counted, adjusted, chain, .. } = state;
+        let SamplerState { rng, counted, adjusted, chain } = state;
+        let window = self.window(history);
         let logits = if options.logit_bias.is_empty() && window.is_empty() {
             logits
         } else {
@@ -205,21 +206,9 @@ impl Sampler {
 }
 
 impl SamplerState {
-    /// Takes a token of the sequence into the window that the penalties look at.
-    pub fn accept(&mut self, token: u32) {
-        if self.window_length == 0 {
-            return;
-        }
-        if self.window.len() >= self.window_length {
-            self.window.pop_front();
-        }
-        self.window.push_back(token);
-    }
-
-    /// Empties the window and starts the random numbers again at `seed`.
+    /// Starts the random numbers again at `seed`.
     pub fn reset(&mut self, seed: u64) {
         self.rng = SplitMix64::new(seed);
-        self.window.clear();
     }
 }
 

@@ -1,8 +1,6 @@
 //! Penalties on tokens that were there lately: repetition (Keskar et al. 2019, "CTRL"), frequency and presence (as in
 //! the OpenAI API).
 
-use std::collections::VecDeque;
-
 use super::SamplerOptions;
 
 /// Whether the options leave every logit as it is.
@@ -11,9 +9,9 @@ pub(super) fn are_neutral(options: &SamplerOptions) -> bool {
 }
 
 /// Changes the logits of the tokens in the window, each once. `counted` is a buffer.
-pub(super) fn apply(options: &SamplerOptions, window: &VecDeque<u32>, counted: &mut Vec<u32>, logits: &mut [f32]) {
+pub(super) fn apply(options: &SamplerOptions, window: &[u32], counted: &mut Vec<u32>, logits: &mut [f32]) {
     counted.clear();
-    counted.extend(window);
+    counted.extend_from_slice(window);
     counted.sort_unstable();
     for same in counted.chunk_by(|a, b| a == b) {
         // A token that the vocabulary does not have cannot be drawn, so it needs no penalty.

@@ -14,7 +14,7 @@ fn sampler(options: SamplerOptions) -> Sampler {
 
 fn once(options: SamplerOptions, logits: &[f32]) -> Result<u32> {
     let sampler = sampler(options);
-    sampler.sample(&mut sampler.state(), logits)
+    sampler.sample(&mut sampler.state(), logits, &[])
 }
 
 /// Shares of the tokens in many draws.
@@ -23,7 +23,7 @@ fn shares(options: SamplerOptions, logits: &[f32], draws: u32) -> Vec<f64> {
     let mut state = sampler.state();
     let mut counts = vec![0_u32; logits.len()];
     for _ in 0..draws {
-        counts[sampler.sample(&mut state, logits).unwrap() as usize] += 1;
+        counts[sampler.sample(&mut state, logits, &[]).unwrap() as usize] += 1;
     }
     counts.iter().map(|count| f64::from(*count) / f64::from(draws)).collect()
 }
@@ -124,7 +124,7 @@ fn typical_sampling_may_drop_the_most_probable_token() {
 fn greedy_takes_the_lowest_of_equal_tokens_and_never_draws() {
     let sampler = sampler(SamplerOptions::greedy());
     let mut state = sampler.state();
-    assert_eq!(sampler.sample(&mut state, &LOGITS).unwrap(), 1);
+    assert_eq!(sampler.sample(&mut state, &LOGITS, &[]).unwrap(), 1);
     assert_eq!(state.rng, sampler.state().rng);
 }
 
@@ -133,7 +133,7 @@ fn the_same_seed_gives_the_same_tokens_and_another_seed_others() {
     let run = |seed| {
         let sampler = sampler(SamplerOptions { seed, ..off() });
         let mut state = sampler.state();
-        (0..64).map(|_| sampler.sample(&mut state, &LOGITS).unwrap()).collect::<Vec<u32>>()
+        (0..64).map(|_| sampler.sample(&mut state, &LOGITS, &[]).unwrap()).collect::<Vec<u32>>()
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
@@ -146,11 +146,7 @@ fn the_same_seed_gives_the_same_tokens_and_another_seed_others() {
 fn a_cloned_state_goes_on_alike_and_a_reset_one_starts_anew() {
     let sampler = sampler(SamplerOptions { repetition_penalty: 1.3, ..off() });
     let mut state = sampler.state();
-    let next = |state: &mut SamplerState| {
-        let token = sampler.sample(state, &LOGITS).unwrap();
-        state.accept(token);
-        token
-    };
+    let next = |state: &mut SamplerState| sampler.sample(state, &LOGITS, &[1, 5]).unwrap();
     let first: Vec<u32> = (0..20).map(|_| next(&mut state)).collect();
     let mut clone = state.clone();
     assert_eq!(
@@ -170,7 +166,7 @@ fn penalties_are_what_the_formulas_say() {
         ..SamplerOptions::greedy()
     };
     let mut logits = [4.0, -4.0, 1.0, 0.0];
-    penalties::apply(&options, &VecDeque::from([0, 1, 0, 3, 99]), &mut Vec::new(), &mut logits);
+    penalties::apply(&options, &[0, 1, 0, 3, 99], &mut Vec::new(), &mut logits);
     // Two of token 0: 4 / 2 - 2 · 0.25 - 0.5; one of token 1: -4 · 2 - 0.25 - 0.5; one of token 3: 0 - 0.75.
     assert_eq!(logits, [1.0, -8.75, 1.0, -0.75]);
 }
@@ -180,13 +176,10 @@ fn the_window_forgets() {
     let sampler = sampler(SamplerOptions { presence_penalty: 10.0, penalty_window: 2, ..SamplerOptions::greedy() });
     let mut state = sampler.state();
     let logits = [5.0, 4.0, 3.0];
-    let tokens: Vec<u32> = (0..7)
-        .map(|_| {
-            let token = sampler.sample(&mut state, &logits).unwrap();
-            state.accept(token);
-            token
-        })
-        .collect();
+    let mut tokens = Vec::new();
+    for _ in 0..7 {
+        tokens.push(sampler.sample(&mut state, &logits, &tokens).unwrap());
+    }
     assert_eq!(tokens, [0, 1, 2, 0, 1, 2, 0]);
 }
 
@@ -270,10 +263,9 @@ fn a_large_vocabulary_costs_less_than_a_millisecond() {
     ] {
         let sampler = sampler(options);
         let mut state = sampler.state();
-        state.accept(1);
         let best = (0..20).map(|_| {
             let start = std::time::Instant::now();
-            sampler.sample(&mut state, &logits).unwrap();
+            sampler.sample(&mut state, &logits, &[1]).unwrap();
             start.elapsed()
         });
         let best = best.min().unwrap();
@@ -308,7 +300,7 @@ proptest! {
         let sampler = sampler(options);
         let mut state = sampler.state();
         for _ in 0..20 {
-            let token = sampler.sample(&mut state, &logits).unwrap() as usize;
+            let token = sampler.sample(&mut state, &logits, &[]).unwrap() as usize;
             prop_assert!(expected[token] > 0.0, "token {token} of logit {} is cut", logits[token]);
         }
     }
@@ -327,8 +319,7 @@ proptest! {
         };
         if let Ok(sampler) = Sampler::new(small) {
             let mut state = sampler.state();
-            state.accept(3);
-            if let Ok(token) = sampler.sample(&mut state, &logits) {
+            if let Ok(token) = sampler.sample(&mut state, &logits, &[3]) {
                 prop_assert!((token as usize) < logits.len());
             }
         }

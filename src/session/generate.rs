@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::error::{Error, Result};
-use crate::sampler::{Sampler, SamplerOptions, StopMatcher};
+use crate::sampler::{Sampler, SamplerOptions, StopMatcher, Stops};
 use crate::tokenizer::TextStream;
 
 /// What happens when the context is full.
@@ -65,7 +65,8 @@ pub struct Piece {
 pub(super) struct Generation {
     options: GenerateOptions,
     sampler: Option<Arc<Sampler>>,
-    stops: Option<StopMatcher>,
+    stops: Stops,
+    matcher: Option<StopMatcher>,
     stream: TextStream,
     generated: usize,
     /// Sampled and returned, but not yet in the cache: it is decoded when the token after it is wanted.
@@ -79,11 +80,16 @@ impl Generation {
             Some(sampler) => sampler.clone(),
             None => Arc::new(Sampler::new(SamplerOptions::default())?),
         };
-        let stops = match options.stop_strings.is_empty() {
-            true => None,
-            false => Some(StopMatcher::new(&options.stop_strings)?),
-        };
-        Ok(Generation { options, sampler: Some(sampler), stops, ..Default::default() })
+        let stops = Stops::new(&options.stop_strings, &options.stop_tokens)?;
+        let matcher = Some(StopMatcher::new(&stops));
+        Ok(Generation { options, sampler: Some(sampler), stops, matcher, ..Default::default() })
+    }
+
+    /// The part of the held-back text and `piece` that can be shown, and whether a stop string is complete.
+    fn release(&mut self, piece: &str) -> (String, bool) {
+        let mut shown = String::new();
+        let stopped = self.matcher.as_mut().is_some_and(|m| m.feed(&self.stops, piece, &mut shown).is_some());
+        (shown, stopped)
     }
 
     pub(super) fn forget_pending(&mut self) {
@@ -134,7 +140,7 @@ impl Session {
         let token = self.sample(&sampler)?;
         self.generation.generated += 1;
         let ends = self.model.tokenizer().is_end_of_generation(token) && !self.generation.options.ignore_end;
-        if ends || self.generation.options.stop_tokens.contains(&token) {
+        if ends || self.generation.stops.is_stop_token(token) {
             return Ok(self.finish(Some(token), String::new(), Finish::EndToken));
         }
         self.generation.pending = Some(token);
@@ -145,13 +151,10 @@ impl Session {
         let generation = &mut self.generation;
         let mut bytes = Vec::new();
         self.model.tokenizer().token_bytes(token, generation.options.special, &mut bytes)?;
-        let mut text = generation.stream.push(&bytes);
-        if let Some(stops) = &mut generation.stops {
-            let (shown, stopped) = stops.push(&text);
-            text = shown;
-            if stopped {
-                return Ok(self.finish(Some(token), text, Finish::StopString));
-            }
+        let whole = generation.stream.push(&bytes);
+        let (text, stopped) = generation.release(&whole);
+        if stopped {
+            return Ok(self.finish(Some(token), text, Finish::StopString));
         }
         if generation.options.max_tokens != 0 && generation.generated >= generation.options.max_tokens {
             return Ok(self.finish(Some(token), text, Finish::MaxTokens));
@@ -165,13 +168,9 @@ impl Session {
         generation.finish = Some(finish);
         if finish != Finish::StopString {
             let tail = generation.stream.finish();
-            match &mut generation.stops {
-                Some(stops) => {
-                    let (shown, _) = stops.push(&tail);
-                    text.push_str(&shown);
-                    text.push_str(&stops.finish());
-                }
-                None => text.push_str(&tail),
+            text.push_str(&generation.release(&tail).0);
+            if let Some(matcher) = &mut generation.matcher {
+                matcher.finish(&mut text);
             }
         }
         Piece { token, text, finish: Some(finish) }

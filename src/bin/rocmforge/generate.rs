@@ -60,7 +60,7 @@ struct SamplingArgs {
     temperature: f32,
     /// Keep the k likeliest tokens; 0: all
     #[arg(long, default_value_t = 40)]
-    top_k: usize,
+    top_k: u32,
     /// Keep the likeliest tokens that reach this probability
     #[arg(long, default_value_t = 0.95)]
     top_p: f32,
@@ -97,7 +97,7 @@ impl SamplingArgs {
             top_p: self.top_p,
             min_p: self.min_p,
             typical_p: self.typical_p,
-            repeat_penalty: self.repeat_penalty,
+            repetition_penalty: self.repeat_penalty,
             seed: self.seed,
             ..Default::default()
         })?;
