@@ -1,9 +1,16 @@
 //! The CPU backend: the verbs over kernels that are chosen at run time.
 
+pub mod acts;
+pub mod attention;
+mod cache;
 pub mod features;
+pub mod matmul;
+pub mod matrix;
+pub mod memory;
 mod ops;
 pub mod pool;
 mod rows;
+pub mod vector;
 
 use std::sync::Arc;
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::CpuBackend;
 use super::acts::Acts;
 use super::attention::{self, Query};
+use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
 use super::matmul::{Job, matmul};
 use super::matrix::Matrix as CpuMatrix;
-use super::memory::AlignedBuf;
 use super::rows::Rows;
 use super::vector;
 use crate::backend::*;
@@ -94,30 +94,6 @@ struct Gain<'a> {
 
 fn gain_of<'a>(norm: &Norm<'a>) -> Result<Gain<'a>> {
     Ok(Gain { gain: vector_of(norm.gain)?, epsilon: norm.epsilon })
-}
-
-/// Where the keys and values of a layer's heads lie in a page.
-#[derive(Clone, Copy)]
-struct PageLayout {
-    shape: KvShape,
-}
-
-impl PageLayout {
-    /// Byte offset of the keys (`part` 0) or values (`part` 1) of a head: `PAGE_TOKENS · head_dim` elements.
-    fn head(&self, layer: usize, part: usize, head: usize) -> usize {
-        let s = &self.shape;
-        ((layer * 2 + part) * s.n_head_kv + head) * PAGE_TOKENS * s.head_dim * s.kv_type.bytes()
-    }
-}
-
-/// A page on the CPU.
-struct CpuPage {
-    layout: PageLayout,
-    bytes: AlignedBuf,
-}
-
-fn page_of(page: &KvPage) -> Result<&CpuPage> {
-    page.0.downcast_ref().ok_or_else(|| foreign("page"))
 }
 
 impl CpuBackend {
@@ -228,8 +204,7 @@ impl Backend for CpuBackend {
     }
 
     fn kv_page(&self, shape: &KvShape) -> Result<KvPage> {
-        let bytes = shape.page_bytes().ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: "a cache page".into() })?;
-        Ok(KvPage(Box::new(CpuPage { layout: PageLayout { shape: *shape }, bytes: AlignedBuf::zeroed(bytes)? })))
+        Ok(KvPage(Box::new(CpuPage::new(shape)?)))
     }
 
     fn begin(&self, work: &mut Workspace, batch: &Batch, ropes: &[Rope]) -> Result<()> {
@@ -311,8 +286,8 @@ impl Backend for CpuBackend {
                 for (head, (k, v)) in k.chunks_exact(s.head_dim).zip(v.chunks_exact(s.head_dim)).enumerate() {
                     // SAFETY: the token's place in the cache is written by its row's task alone.
                     unsafe {
-                        cache.store(self.isa, position + i, args.layer, 0, head, k);
-                        cache.store(self.isa, position + i, args.layer, 1, head, v);
+                        cache.store(self.isa, position + i, args.layer, KEYS, head, k);
+                        cache.store(self.isa, position + i, args.layer, VALUES, head, v);
                     }
                 }
             });
@@ -327,7 +302,7 @@ impl Backend for CpuBackend {
         work.acts.set_shape(n, n_q);
         let mut tasks = Vec::new();
         for span in &batch.spans {
-            let pages = span.pages.iter().map(|page| page_of(page)).collect::<Result<Vec<_>>>()?;
+            let pages = span.pages.iter().map(|page| CpuPage::of(page)).collect::<Result<Vec<_>>>()?;
             let pages: Arc<[&CpuPage]> = pages.into();
             for tile in (0..span.rows.len()).step_by(QUERY_TILE) {
                 let rows = tile..span.rows.len().min(tile + QUERY_TILE);
