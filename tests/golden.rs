@@ -17,8 +17,10 @@ fn session(model: &Arc<Model>, reference: bool) -> Session {
     Session::new(model.clone(), options).expect("a session")
 }
 
-fn cases(golden: &Value) -> &Vec<Value> {
-    golden["cases"].as_array().expect("cases")
+/// The cases that have a prompt: without one (an empty text, and no BOS) there is nothing to compute.
+fn cases(golden: &Value) -> Vec<&Value> {
+    let all = golden["cases"].as_array().expect("cases");
+    all.iter().filter(|case| !ids(&case["prompt_ids"]).is_empty()).collect()
 }
 
 #[test]
@@ -124,7 +126,7 @@ fn default_kernels_err_no_more_than_llama_cpps() {
             .collect();
         // Only tokens that the peer's ten best name too: its other logits are not recorded.
         let peer_logit = |i: usize, id: u32| {
-            let best = top10(&cases(&peer)[i]);
+            let best = top10(cases(&peer)[i]);
             best.iter().find(|(known, _)| *known == id).map(|(_, logit)| *logit)
         };
         let theirs = mean_error(&oracle, &mut |i, id| peer_logit(i, id));
