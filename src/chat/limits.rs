@@ -1,10 +1,6 @@
 //! The limits on what a template may spend, and the buffers that keep them.
 
-use std::{fmt, io};
-
 use minijinja::{ErrorKind, State};
-
-use crate::{Error, Result};
 
 /// The longest template that is parsed; the longest real one that we know has 17 kB.
 pub const MAX_SOURCE_BYTES: usize = 256 << 10;
@@ -44,57 +40,26 @@ pub(super) fn out_of_fuel() -> minijinja::Error {
     minijinja::Error::from(ErrorKind::OutOfFuel)
 }
 
-/// The error of a rendering whose output is too long.
-pub(super) fn output_error() -> Error {
-    Error::Template(format!("its output is longer than {MAX_OUTPUT_BYTES} bytes"))
-}
-
 /// A text that refuses to grow beyond a limit.
 pub(super) struct Bounded {
-    text: Vec<u8>,
+    text: String,
     limit: usize,
-    full: bool,
 }
 
 impl Bounded {
     pub(super) fn new(limit: usize) -> Bounded {
-        Bounded { text: Vec::new(), limit, full: false }
-    }
-
-    /// Whether something was refused.
-    pub(super) fn is_full(&self) -> bool {
-        self.full
+        Bounded { text: String::new(), limit }
     }
 
     pub(super) fn push(&mut self, text: &str) -> Result<(), minijinja::Error> {
-        fmt::Write::write_str(self, text).map_err(|_| out_of_fuel())
-    }
-
-    pub(super) fn into_string(self) -> Result<String> {
-        String::from_utf8(self.text).map_err(|_| Error::Internal("a template's output is not UTF-8".to_owned()))
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> bool {
-        self.full |= bytes.len() > self.limit.saturating_sub(self.text.len());
-        if !self.full {
-            self.text.extend_from_slice(bytes);
+        if text.len() > self.limit.saturating_sub(self.text.len()) {
+            return Err(out_of_fuel());
         }
-        !self.full
-    }
-}
-
-impl fmt::Write for Bounded {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.append(text.as_bytes()) { Ok(()) } else { Err(fmt::Error) }
-    }
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.append(bytes) { Ok(bytes.len()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+        self.text.push_str(text);
         Ok(())
+    }
+
+    pub(super) fn into_string(self) -> String {
+        self.text
     }
 }
