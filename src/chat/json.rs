@@ -1,7 +1,7 @@
 //! JSON in (messages, tools, variables) and out (the `tojson` filter, which is Python's `json.dumps`).
 
-use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::State;
+use minijinja::value::{Kwargs, Value, ValueKind};
 
 use super::limits::{self, Bounded, MAX_DEPTH};
 use super::python::{self, invalid};
@@ -55,7 +55,8 @@ pub(super) fn tojson(
         Some(indent) => Some(indent),
         None => arguments.get::<Option<Value>>("indent")?,
     };
-    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| python::indentation(state, &indent)).transpose()?;
+    let indent =
+        indent.filter(|indent| !indent.is_none()).map(|indent| python::indentation(state, &indent)).transpose()?;
     let separators = arguments.get::<Option<Value>>("separators")?.filter(|pair| !pair.is_none());
     let separators = separators.map(pair).transpose()?;
     let sort_keys = arguments.get::<Option<bool>>("sort_keys")?.unwrap_or_default();
@@ -63,9 +64,9 @@ pub(super) fn tojson(
     let between = if indent.is_some() { "," } else { ", " };
     let (item_separator, key_separator) = separators.unwrap_or_else(|| (between.to_owned(), ": ".to_owned()));
     let style = Style { ensure_ascii, sort_keys, indent, item_separator, key_separator };
-    let mut output = Bounded::new(limits::affordable_bytes(state));
+    let mut output = Bounded::new(state);
     style.write(&mut output, value, 0)?;
-    python::finish(output)
+    python::finish(state, output)
 }
 
 fn pair(value: Value) -> Rendered<(String, String)> {
@@ -84,6 +85,7 @@ impl Style {
         if depth > MAX_DEPTH {
             return Err(python::too_deep());
         }
+        output.part()?;
         match value.kind() {
             ValueKind::None => output.push("null"),
             ValueKind::Bool => output.push(if value.is_true() { "true" } else { "false" }),

@@ -25,7 +25,9 @@ use std::fmt;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
-pub use limits::{BASE_FUEL, FUEL_PER_INPUT_BYTE, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_RECURSION, MAX_SOURCE_BYTES};
+pub use limits::{
+    BASE_FUEL, FUEL_PER_INPUT_BYTE, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_RECURSION, MAX_SOURCE_BYTES, MAX_TAG_TOKENS,
+};
 
 use self::program::Program;
 use crate::{Error, Result};
@@ -72,7 +74,12 @@ impl ChatTemplate {
         }
         let source = source::replace_generation_tags(source);
         let program = stack::run(|| Program::new(&source).map_err(template_error))?;
-        Ok(ChatTemplate { environment: environment(), program, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
+        Ok(ChatTemplate {
+            environment: environment(),
+            program,
+            bos_token: bos_token.to_owned(),
+            eos_token: eos_token.to_owned(),
+        })
     }
 
     /// Renders the messages, a JSON array of objects such as `[{"role": "user", "content": "Hello"}]`.

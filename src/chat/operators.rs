@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use minijinja::value::{Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, ErrorKind, State};
 
-use super::limits::{self, Bounded, MAX_DEPTH};
+use super::limits::{self, Bounded, MAX_DEPTH, PARTS_PER_FUEL};
 use super::python::{self, invalid};
 
 type Rendered<T = Value> = Result<T, minijinja::Error>;
@@ -31,9 +31,6 @@ pub(super) const MATERIALIZE: &str = "%materialize";
 pub(super) const KEY: &str = "%key";
 pub(super) const DICTIONARY: &str = "%dictionary";
 pub(super) const APPLY: &str = "%apply";
-
-/// Parts of a value that one unit of fuel pays for.
-const PARTS_PER_FUEL: u64 = 16;
 
 /// Filters that give a generator in Python: it can be iterated and turned into a list, and is no JSON.
 const GENERATORS: [&str; 8] = ["map", "select", "selectattr", "reject", "rejectattr", "unique", "batch", "slice"];
@@ -60,7 +57,8 @@ pub(super) fn register(environment: &mut Environment) {
     environment.add_filter(EQUAL, |state: &State, a: &Value, b: &Value| equal(state, a, b));
     environment.add_filter(UNEQUAL, |state: &State, a: &Value, b: &Value| equal(state, a, b).map(|equal| !equal));
     environment.add_filter(LESS, |state: &State, a: &Value, b: &Value| order(state, a, b).map(Ordering::is_lt));
-    environment.add_filter(LESS_OR_EQUAL, |state: &State, a: &Value, b: &Value| order(state, a, b).map(Ordering::is_le));
+    environment
+        .add_filter(LESS_OR_EQUAL, |state: &State, a: &Value, b: &Value| order(state, a, b).map(Ordering::is_le));
     environment.add_filter(GREATER, |state: &State, a: &Value, b: &Value| order(state, a, b).map(Ordering::is_gt));
     environment
         .add_filter(GREATER_OR_EQUAL, |state: &State, a: &Value, b: &Value| order(state, a, b).map(Ordering::is_ge));
@@ -177,7 +175,8 @@ fn arithmetic(
         return Ok(Value::from(float(f64::try_from(a.clone())?, f64::try_from(b.clone())?)));
     }
     let integers = (i128::try_from(a.clone())?, i128::try_from(b.clone())?);
-    let result = exact(integers.0, integers.1).ok_or_else(|| invalid(format!("the result of `{operator}` is too large")))?;
+    let result =
+        exact(integers.0, integers.1).ok_or_else(|| invalid(format!("the result of `{operator}` is too large")))?;
     Ok(i64::try_from(result).map_or_else(|_| Value::from(result), Value::from))
 }
 
@@ -197,10 +196,10 @@ fn escape(text: &str) -> String {
 }
 
 fn concatenate(state: &State, a: &Value, b: &Value) -> Rendered {
-    let mut output = Bounded::new(limits::affordable_bytes(state));
+    let mut output = Bounded::new(state);
     python::write_str(&mut output, a)?;
     python::write_str(&mut output, b)?;
-    python::finish(output)
+    python::finish(state, output)
 }
 
 fn equal(state: &State, a: &Value, b: &Value) -> Rendered<bool> {
@@ -224,7 +223,7 @@ fn order(state: &State, a: &Value, b: &Value) -> Rendered<Ordering> {
 
 fn contains(state: &State, item: &Value, container: &Value) -> Rendered<bool> {
     if let Some(text) = container.as_str() {
-        state.consume_fuel(text.len() as u64 / 64)?;
+        state.consume_fuel(text.len() as u64 / limits::BYTES_PER_FUEL)?;
         return item.as_str().map(|item| text.contains(item)).ok_or_else(|| type_error("in", item, container));
     }
     match container.kind() {
@@ -288,9 +287,9 @@ fn holds_namespace(value: &Value) -> bool {
             ValueKind::Seq | ValueKind::Iterable => {
                 value.try_iter().is_ok_and(|mut items| items.any(|item| holds_namespace(&item)))
             }
-            ValueKind::Map => value.try_iter().is_ok_and(|mut keys| {
-                keys.any(|key| value.get_item(&key).is_ok_and(|item| holds_namespace(&item)))
-            }),
+            ValueKind::Map => value
+                .try_iter()
+                .is_ok_and(|mut keys| keys.any(|key| value.get_item(&key).is_ok_and(|item| holds_namespace(&item)))),
             _ => false,
         }
 }
@@ -326,7 +325,9 @@ fn apply(state: &mut State, arguments: Rest<ValueOrKwargs>) -> Rendered {
         check(state, argument)?;
     }
     let result = state.apply_filter(name, &arguments).map_err(|error| match error.kind() {
-        ErrorKind::UnknownFilter => minijinja::Error::new(ErrorKind::UnknownFilter, format!("filter {name} is unknown")),
+        ErrorKind::UnknownFilter => {
+            minijinja::Error::new(ErrorKind::UnknownFilter, format!("filter {name} is unknown"))
+        }
         _ => error,
     })?;
     if !GENERATORS.contains(&name) {

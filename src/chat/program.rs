@@ -8,19 +8,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use minijinja::machinery::{self, CodeGenerator, Instruction, Instructions};
+use minijinja::machinery::{self, CodeGenerator, Instruction, Instructions, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, ErrorKind, Value};
 
 use super::NAME;
+use super::limits::MAX_TAG_TOKENS;
 use super::operators as op;
 
 type Compiled<T> = Result<T, minijinja::Error>;
 
 /// Filters that look at no more than the first level of what they are given, or count what they do.
-const SHALLOW_FILTERS: [&str; 13] = [
-    "tojson", "string", "join", "length", "count", "safe", "default", "d", "list", "items", "first", "last", "bool",
-];
+const SHALLOW_FILTERS: [&str; 13] =
+    ["tojson", "string", "join", "length", "count", "safe", "default", "d", "list", "items", "first", "last", "bool"];
+
+/// Names after which a bracket opens a list and not a subscript.
+const KEYWORDS: [&str; 13] =
+    ["in", "and", "or", "not", "if", "elif", "else", "is", "set", "for", "with", "call", "recursive"];
 
 /// Tells the engine to look a filter up by its name, not by a number in its cache.
 const UNCACHED: u8 = !0;
@@ -40,6 +44,7 @@ impl Program {
         // of what borrows it here: `instructions` is private and lent out only for the time of a borrow of `self`.
         let text: &'static str = unsafe { &*Arc::as_ptr(&source) };
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+        screen(text, syntax.clone())?;
         let tree = machinery::parse(text, NAME, syntax)?;
         let mut generator = CodeGenerator::new(NAME, text);
         generator.compile_stmt(&tree);
@@ -55,6 +60,39 @@ impl Program {
         drop(output);
         Ok(text)
     }
+}
+
+/// Refuses sources that would keep the engine's compiler busy: it evaluates constant expressions, again for each part of
+/// them, with its own operators and before there is any fuel.
+fn screen(source: &str, syntax: SyntaxConfig) -> Compiled<()> {
+    let (mut tokens, mut multiplies, mut has_list, mut after_operand) = (0, false, false, false);
+    for token in machinery::tokenize(source, false, syntax) {
+        let (token, span) = token?;
+        tokens += 1;
+        match token {
+            Token::BlockStart | Token::VariableStart => (tokens, multiplies, has_list) = (0, false, false),
+            Token::Mul => multiplies = true,
+            // After an operand it is a subscript.
+            Token::BracketOpen => has_list |= !after_operand,
+            _ => {}
+        }
+        after_operand = match token {
+            Token::Ident(name) => !KEYWORDS.contains(&name),
+            Token::Str(_) | Token::String(_) | Token::ParenClose | Token::BracketClose | Token::BraceClose => true,
+            _ => false,
+        };
+        let refuse = |what: &str| {
+            let detail = format!("{what} (line {})", span.start_line);
+            Err(minijinja::Error::new(ErrorKind::SyntaxError, detail))
+        };
+        if tokens > MAX_TAG_TOKENS {
+            return refuse(&format!("a tag has more than {MAX_TAG_TOKENS} words and signs"));
+        }
+        if multiplies && has_list {
+            return refuse("a list and a multiplication in one tag are not supported");
+        }
+    }
+    Ok(())
 }
 
 /// Replaces the instructions and lets the jumps follow.
