@@ -3,7 +3,7 @@
 use minijinja::State;
 use minijinja::value::{Kwargs, Value, ValueKind};
 
-use super::limits::{self, Bounded, MAX_DEPTH};
+use super::limits::{Bounded, MAX_DEPTH};
 use super::python::{self, invalid};
 use crate::{Error, Result};
 

@@ -3,7 +3,7 @@
 use minijinja::{ErrorKind, State};
 
 /// The longest template that is parsed; the longest real one that we know has 17 kB.
-pub const MAX_SOURCE_BYTES: usize = 256 << 10;
+pub const MAX_SOURCE_BYTES: usize = 128 << 10;
 
 /// The most words and signs between two marks `{%` or `{{`; the most in a real template that we know is 57.
 pub const MAX_TAG_TOKENS: usize = 1_000;

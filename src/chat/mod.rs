@@ -6,8 +6,8 @@
 //! `eos_token`, `raise_exception(message)` and `strftime_now(format)`.
 //!
 //! A template comes from a model file, so it is not trusted: work and memory are paid for from [`BASE_FUEL`], the
-//! output ends at [`MAX_OUTPUT_BYTES`], recursion has a limit, and parsing and rendering happen on a stack of their own
-//! ([`stack`]). Whatever a template does, the worst result is [`Error::Template`].
+//! output ends at [`MAX_OUTPUT_BYTES`], recursion has a limit, and parsing and rendering happen on a stack of their
+//! own. Whatever a template does, the worst result is [`Error::Template`].
 
 mod clock;
 mod json;

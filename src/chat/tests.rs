@@ -180,13 +180,13 @@ fn hostile_templates_end_in_an_error() {
         // Sources.
         "{{ ".to_owned() + &"(".repeat(100_000),
         "{{ ".to_owned() + &"[".repeat(100_000),
-        "{{ ".to_owned() + &"not ".repeat(60_000),
+        "{{ ".to_owned() + &"not ".repeat(30_000),
         "{{ ".to_owned() + &"-".repeat(100_000) + "1 }}",
-        "{{ 1".to_owned() + &" + 1".repeat(60_000) + " }}",
-        "{{ 'a'".to_owned() + &"~'a'".repeat(60_000) + " }}",
+        "{{ 1".to_owned() + &" + 1".repeat(30_000) + " }}",
+        "{{ 'a'".to_owned() + &"~'a'".repeat(30_000) + " }}",
         "{{ x".to_owned() + &".a".repeat(60_000) + " }}",
-        "{% if x %}".repeat(20_000),
-        "{% for x in y %}".repeat(10_000),
+        "{% if x %}".repeat(12_000),
+        "{% for x in y %}".repeat(8_000),
         "x".repeat(MAX_SOURCE_BYTES + 1),
     ] {
         let start = Instant::now();
@@ -203,14 +203,14 @@ fn long_sources_do_not_run_off_the_stack() {
         "{{ 1".to_owned() + &" + 1".repeat(490) + " }}",
         "{{ 'a'".to_owned() + &"~'a'".repeat(490) + " }}",
         "{{ 'a'".to_owned() + &"|e".repeat(490) + " }}",
-        ("{{ 'a'".to_owned() + &"~'a'".repeat(490) + "~[0][0][0] }}").repeat(130),
+        ("{{ 'a'".to_owned() + &"~'a'".repeat(490) + "~[0][0][0] }}").repeat(64),
         "{{ x".to_owned() + &".a".repeat(490) + " }}",
         "{{ x".to_owned() + &"[0]".repeat(320) + " }}",
         "{{ x".to_owned() + &"()".repeat(490) + " }}",
         "{{ 1".to_owned() + &" if 1 else 1".repeat(100) + " }}",
-        "{% if a %}".to_owned() + &"{% elif a %}".repeat(20_000) + "{% endif %}",
-        "{% set x = [] %}".to_owned() + &"{% set x = [x] %}".repeat(14_000),
-        "{% set x = [] %}".to_owned() + &"{% set x=x|reverse %}".repeat(11_000) + "{% for i in x %}{% endfor %}",
+        "{% if a %}".to_owned() + &"{% elif a %}".repeat(10_000) + "{% endif %}",
+        "{% set x = [] %}".to_owned() + &"{% set x = [x] %}".repeat(7_000),
+        "{% set x = [] %}".to_owned() + &"{% set x=x|reverse %}".repeat(5_500) + "{% for i in x %}{% endfor %}",
     ] {
         // A host's thread may have a small stack.
         let small = std::thread::Builder::new().stack_size(64 << 10);
