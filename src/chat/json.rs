@@ -1,10 +1,10 @@
 //! JSON in (messages, tools, variables) and out (the `tojson` filter, which is Python's `json.dumps`).
 
+use minijinja::State;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{ErrorKind, State};
 
-use super::limits::{self, Bounded, MAX_DEPTH};
-use super::python;
+use super::limits::{Bounded, MAX_DEPTH};
+use super::python::{self, invalid};
 use crate::{Error, Result};
 
 type Rendered<T = ()> = std::result::Result<T, minijinja::Error>;
@@ -55,7 +55,8 @@ pub(super) fn tojson(
         Some(indent) => Some(indent),
         None => arguments.get::<Option<Value>>("indent")?,
     };
-    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| indentation(state, &indent)).transpose()?;
+    let indent =
+        indent.filter(|indent| !indent.is_none()).map(|indent| python::indentation(state, &indent)).transpose()?;
     let separators = arguments.get::<Option<Value>>("separators")?.filter(|pair| !pair.is_none());
     let separators = separators.map(pair).transpose()?;
     let sort_keys = arguments.get::<Option<bool>>("sort_keys")?.unwrap_or_default();
@@ -63,23 +64,9 @@ pub(super) fn tojson(
     let between = if indent.is_some() { "," } else { ", " };
     let (item_separator, key_separator) = separators.unwrap_or_else(|| (between.to_owned(), ": ".to_owned()));
     let style = Style { ensure_ascii, sort_keys, indent, item_separator, key_separator };
-    let mut output = Bounded::new(limits::affordable_bytes(state));
+    let mut output = Bounded::new(state);
     style.write(&mut output, value, 0)?;
-    let text = output.into_string().map_err(|error| invalid(error.to_string()))?;
-    Ok(Value::from(text))
-}
-
-/// A number of spaces, or the text itself.
-fn indentation(state: &State, indent: &Value) -> Rendered<String> {
-    if let Some(text) = indent.as_str() {
-        return Ok(text.to_owned());
-    }
-    let spaces = indent.as_i64().ok_or_else(|| invalid("tojson: `indent` is neither a number nor a string"))?;
-    let spaces = usize::try_from(spaces).unwrap_or(0);
-    if spaces > limits::affordable_bytes(state) {
-        return Err(limits::out_of_fuel());
-    }
-    Ok(" ".repeat(spaces))
+    python::finish(state, output)
 }
 
 fn pair(value: Value) -> Rendered<(String, String)> {
@@ -93,21 +80,18 @@ fn pair(value: Value) -> Rendered<(String, String)> {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> minijinja::Error {
-    minijinja::Error::new(ErrorKind::InvalidOperation, detail.into())
-}
-
 impl Style {
     fn write(&self, output: &mut Bounded, value: &Value, depth: usize) -> Rendered {
         if depth > MAX_DEPTH {
             return Err(python::too_deep());
         }
+        output.part()?;
         match value.kind() {
             ValueKind::None => output.push("null"),
             ValueKind::Bool => output.push(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number => output.push(&number(value)),
             ValueKind::String => self.write_string(output, value.as_str().unwrap_or_default()),
-            ValueKind::Seq | ValueKind::Iterable => self.write_list(output, value, depth),
+            ValueKind::Seq => self.write_list(output, value, depth),
             ValueKind::Map => self.write_map(output, value, depth),
             kind => Err(invalid(format!("tojson: a value of type {kind} is not JSON"))),
         }

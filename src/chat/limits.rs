@@ -1,13 +1,12 @@
 //! The limits on what a template may spend, and the buffers that keep them.
 
-use std::{fmt, io};
-
 use minijinja::{ErrorKind, State};
 
-use crate::{Error, Result};
-
 /// The longest template that is parsed; the longest real one that we know has 17 kB.
-pub const MAX_SOURCE_BYTES: usize = 256 << 10;
+pub const MAX_SOURCE_BYTES: usize = 128 << 10;
+
+/// The most words and signs between two marks `{%` or `{{`; the most in a real template that we know is 57.
+pub const MAX_TAG_TOKENS: usize = 1_000;
 
 /// Work that each rendering may do: one unit pays for an instruction or for 64 bytes of text. Real templates spend
 /// some hundred units a message.
@@ -25,8 +24,11 @@ pub const MAX_RECURSION: usize = 400;
 /// The deepest nesting of lists and dictionaries that is printed or turned into JSON.
 pub const MAX_DEPTH: usize = 128;
 
-/// Bytes of text that one unit of fuel pays for.
-const BYTES_PER_FUEL: u64 = 64;
+/// Bytes of text that one unit of fuel pays for, as the engine has it.
+pub(super) const BYTES_PER_FUEL: u64 = 64;
+
+/// Parts of lists and dictionaries, walked or printed, that one unit of fuel pays for.
+pub(super) const PARTS_PER_FUEL: u64 = 2;
 
 /// The fuel of one rendering with that many bytes of input.
 pub(super) fn fuel(input_bytes: usize) -> u64 {
@@ -44,57 +46,36 @@ pub(super) fn out_of_fuel() -> minijinja::Error {
     minijinja::Error::from(ErrorKind::OutOfFuel)
 }
 
-/// The error of a rendering whose output is too long.
-pub(super) fn output_error() -> Error {
-    Error::Template(format!("its output is longer than {MAX_OUTPUT_BYTES} bytes"))
-}
-
-/// A text that refuses to grow beyond a limit.
+/// A text that refuses to grow beyond what the fuel that is left pays for.
 pub(super) struct Bounded {
-    text: Vec<u8>,
+    text: String,
     limit: usize,
-    full: bool,
+    parts: u64,
 }
 
 impl Bounded {
-    pub(super) fn new(limit: usize) -> Bounded {
-        Bounded { text: Vec::new(), limit, full: false }
-    }
-
-    /// Whether something was refused.
-    pub(super) fn is_full(&self) -> bool {
-        self.full
+    pub(super) fn new(state: &State) -> Bounded {
+        Bounded { text: String::new(), limit: affordable_bytes(state), parts: 0 }
     }
 
     pub(super) fn push(&mut self, text: &str) -> Result<(), minijinja::Error> {
-        fmt::Write::write_str(self, text).map_err(|_| out_of_fuel())
-    }
-
-    pub(super) fn into_string(self) -> Result<String> {
-        String::from_utf8(self.text).map_err(|_| Error::Internal("a template's output is not UTF-8".to_owned()))
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> bool {
-        self.full |= bytes.len() > self.limit.saturating_sub(self.text.len());
-        if !self.full {
-            self.text.extend_from_slice(bytes);
+        if text.len() > self.limit.saturating_sub(self.text.len()) {
+            return Err(out_of_fuel());
         }
-        !self.full
-    }
-}
-
-impl fmt::Write for Bounded {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.append(text.as_bytes()) { Ok(()) } else { Err(fmt::Error) }
-    }
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.append(bytes) { Ok(bytes.len()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+        self.text.push_str(text);
         Ok(())
+    }
+
+    /// Counts a part of a value that is printed.
+    pub(super) fn part(&mut self) -> Result<(), minijinja::Error> {
+        self.parts += 1;
+        self.limit = self.limit.checked_sub((BYTES_PER_FUEL / PARTS_PER_FUEL) as usize).ok_or_else(out_of_fuel)?;
+        Ok(())
+    }
+
+    /// The text, with its parts paid for; the engine charges for its bytes.
+    pub(super) fn finish(self, state: &State) -> Result<String, minijinja::Error> {
+        state.consume_fuel(self.parts / PARTS_PER_FUEL)?;
+        Ok(self.text)
     }
 }

@@ -6,12 +6,14 @@
 //! `eos_token`, `raise_exception(message)` and `strftime_now(format)`.
 //!
 //! A template comes from a model file, so it is not trusted: work and memory are paid for from [`BASE_FUEL`], the
-//! output ends at [`MAX_OUTPUT_BYTES`], recursion has a limit, and parsing and rendering happen on a stack of their own
-//! ([`stack`]). Whatever a template does, the worst result is [`Error::Template`].
+//! output ends at [`MAX_OUTPUT_BYTES`], recursion has a limit, and parsing and rendering happen on a stack of their
+//! own. Whatever a template does, the worst result is [`Error::Template`].
 
 mod clock;
 mod json;
 mod limits;
+mod operators;
+mod program;
 mod python;
 mod source;
 mod stack;
@@ -20,12 +22,14 @@ mod tests;
 
 use std::fmt;
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
-pub use limits::{BASE_FUEL, FUEL_PER_INPUT_BYTE, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_RECURSION, MAX_SOURCE_BYTES};
+pub use limits::{
+    BASE_FUEL, FUEL_PER_INPUT_BYTE, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_RECURSION, MAX_SOURCE_BYTES, MAX_TAG_TOKENS,
+};
 
+use self::program::Program;
 use crate::{Error, Result};
 
 /// The name under which the one template is registered; it has no file extension, so nothing is HTML-escaped.
@@ -37,6 +41,7 @@ const OWN_VARIABLES: [&str; 3] = ["messages", "tools", "add_generation_prompt"];
 /// A chat template, parsed once. Any number of threads may render it at the same time.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    program: Program,
     bos_token: String,
     eos_token: String,
 }
@@ -68,8 +73,13 @@ impl ChatTemplate {
             )));
         }
         let source = source::replace_generation_tags(source);
-        let environment = stack::run(|| environment(source))?;
-        Ok(ChatTemplate { environment, bos_token: bos_token.to_owned(), eos_token: eos_token.to_owned() })
+        let program = stack::run(|| Program::new(&source).map_err(template_error))?;
+        Ok(ChatTemplate {
+            environment: environment(),
+            program,
+            bos_token: bos_token.to_owned(),
+            eos_token: eos_token.to_owned(),
+        })
     }
 
     /// Renders the messages, a JSON array of objects such as `[{"role": "user", "content": "Hello"}]`.
@@ -115,16 +125,14 @@ impl ChatTemplate {
     }
 
     fn render_here(&self, variables: Value, fuel: u64) -> Result<String> {
-        // The clone shares the parsed template; it is what lets each rendering have its own fuel.
+        // The clone shares everything; it is what lets each rendering have its own fuel.
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel));
-        let template = environment.get_template(NAME).map_err(template_error)?;
-        let mut output = limits::Bounded::new(MAX_OUTPUT_BYTES);
-        match template.render_captured_to(variables, &mut output) {
-            Ok(_) => output.into_string(),
-            Err(_) if output.is_full() => Err(limits::output_error()),
-            Err(error) => Err(template_error(error)),
+        let text = self.program.render(&environment, variables).map_err(template_error)?;
+        if text.len() > MAX_OUTPUT_BYTES {
+            return Err(Error::Template(format!("its output is longer than {MAX_OUTPUT_BYTES} bytes")));
         }
+        Ok(text)
     }
 }
 
@@ -137,25 +145,25 @@ impl fmt::Debug for ChatTemplate {
     }
 }
 
-/// Jinja as `transformers` sets it up, with the one template in it.
-fn environment(source: String) -> Result<Environment<'static>> {
+/// Jinja as `transformers` sets it up, without templates.
+fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(template_error)?;
-    environment.set_syntax(syntax);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_recursion_limit(MAX_RECURSION);
     environment.set_formatter(python::print);
     environment.set_unknown_method_callback(python::method);
+    operators::register(&mut environment);
     environment.add_filter("tojson", json::tojson);
     environment.add_filter("string", python::string);
     environment.add_filter("join", python::join);
+    environment.add_filter("indent", python::indent);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_test("sequence", python::is_sequence);
     environment.add_function("raise_exception", raise_exception);
     // These print the state of the engine; no chat template needs them, and neither counts what it prints.
     environment.remove_filter("pprint");
     environment.remove_global("debug");
-    environment.add_template_owned(NAME, source).map_err(template_error)?;
-    Ok(environment)
+    environment
 }
 
 /// What a template calls to refuse messages; the text is the whole reason.

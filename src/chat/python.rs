@@ -5,6 +5,7 @@ use minijinja::{ErrorKind, Output, State};
 use minijinja_contrib::pycompat;
 
 use super::limits::{self, Bounded, MAX_DEPTH};
+use super::operators;
 
 type Rendered<T = ()> = Result<T, minijinja::Error>;
 
@@ -13,7 +14,8 @@ pub(super) fn too_deep() -> minijinja::Error {
     invalid(format!("a value is nested deeper than {MAX_DEPTH} levels"))
 }
 
-fn invalid(detail: impl Into<String>) -> minijinja::Error {
+/// The error for what Python would raise a TypeError or ValueError for.
+pub(super) fn invalid(detail: impl Into<String>) -> minijinja::Error {
     minijinja::Error::new(ErrorKind::InvalidOperation, detail.into())
 }
 
@@ -42,7 +44,7 @@ pub(super) fn join(state: &State, value: &Value, separator: Option<&str>, argume
     };
     let attribute = arguments.get::<Option<&str>>("attribute")?;
     arguments.assert_all_used()?;
-    let mut output = Bounded::new(limits::affordable_bytes(state));
+    let mut output = Bounded::new(state);
     for (at, item) in value.try_iter()?.enumerate() {
         if at > 0 {
             output.push(separator)?;
@@ -51,21 +53,87 @@ pub(super) fn join(state: &State, value: &Value, separator: Option<&str>, argume
         write_str(&mut output, &item)?;
         state.consume_fuel(1)?;
     }
-    finish(output)
+    finish(state, output)
+}
+
+/// The filter `indent(width=4, first=False, blank=False)`; unlike the engine's, Jinja2's keeps a last empty line.
+pub(super) fn indent(
+    state: &State,
+    text: &str,
+    width: Option<Value>,
+    first: Option<bool>,
+    arguments: Kwargs,
+) -> Rendered<Value> {
+    let width = width.map_or_else(|| arguments.get::<Option<Value>>("width"), |width| Ok(Some(width)))?;
+    let first = first.map_or_else(|| arguments.get::<Option<bool>>("first"), |first| Ok(Some(first)))?;
+    let blank = arguments.get::<Option<bool>>("blank")?.unwrap_or(false);
+    arguments.assert_all_used()?;
+    let indentation = indentation(state, &width.unwrap_or(Value::from(4)))?;
+    let mut output = Bounded::new(state);
+    for (at, line) in lines(text).enumerate() {
+        output.push(if at > 0 { "\n" } else { "" })?;
+        let indented = if at == 0 { first.unwrap_or(false) } else { blank || !line.is_empty() };
+        output.push(if indented { &indentation } else { "" })?;
+        output.push(line)?;
+    }
+    finish(state, output)
+}
+
+/// What one level of indentation is: that number of spaces, or the text itself.
+pub(super) fn indentation(state: &State, width: &Value) -> Rendered<String> {
+    if let Some(text) = width.as_str() {
+        return Ok(text.to_owned());
+    }
+    let spaces = width.as_i64().ok_or_else(|| invalid("an indentation is a number of spaces or a string"))?;
+    let spaces = usize::try_from(spaces).unwrap_or(0);
+    if spaces > limits::affordable_bytes(state) {
+        return Err(limits::out_of_fuel());
+    }
+    Ok(" ".repeat(spaces))
+}
+
+/// The lines of a text by all of Unicode's line ends, as in `str.splitlines`; what follows the last one is a line too.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let is_end =
+        |character| matches!(character, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(is_end) else { return rest.take() };
+        let (line, after) = text.split_at_checked(end)?;
+        let mut after = after.chars();
+        if after.next() == Some('\r') && after.as_str().starts_with('\n') {
+            after.next();
+        }
+        rest = Some(after.as_str());
+        Some(line)
+    })
+}
+
+/// The test `iterable`: unlike the engine, Python cannot iterate over `none`.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    is_sequence(value) || value.kind() == ValueKind::Iterable
+}
+
+/// The test `sequence`: what has a length and items by number or key, which strings and dictionaries do.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
 }
 
 /// `str(value)`, within the fuel that is left.
 fn text(state: &State, value: &Value) -> Rendered<String> {
-    let mut output = Bounded::new(limits::affordable_bytes(state));
+    let mut output = Bounded::new(state);
     write_str(&mut output, value)?;
-    output.into_string().map_err(|error| invalid(error.to_string()))
+    output.finish(state)
 }
 
-fn finish(output: Bounded) -> Rendered<Value> {
-    output.into_string().map(Value::from).map_err(|error| invalid(error.to_string()))
+/// The text as a value.
+pub(super) fn finish(state: &State, output: Bounded) -> Rendered<Value> {
+    output.finish(state).map(Value::from)
 }
 
-fn write_str(output: &mut Bounded, value: &Value) -> Rendered {
+/// Appends `str(value)`; nothing for an undefined one.
+pub(super) fn write_str(output: &mut Bounded, value: &Value) -> Rendered {
     match value.kind() {
         ValueKind::String => output.push(value.as_str().unwrap_or_default()),
         ValueKind::Undefined => Ok(()),
@@ -78,6 +146,7 @@ fn write_repr(output: &mut Bounded, value: &Value, depth: usize) -> Rendered {
     if depth > MAX_DEPTH {
         return Err(too_deep());
     }
+    output.part()?;
     match value.kind() {
         ValueKind::Number => match f64::try_from(value.clone()) {
             Ok(number) if !value.is_integer() => output.push(&float(number)),
@@ -128,17 +197,29 @@ pub(super) fn float(number: f64) -> String {
     }
 }
 
-/// Calls a method that the engine does not know: Python's on strings, lists and dictionaries. The three whose result
+/// Calls a method that the engine does not know: Python's on strings, lists and dictionaries. Those whose result
 /// may be far longer than what they are given are counted before they run.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Rendered<Value> {
+    arguments.iter().try_for_each(|argument| operators::check(state, argument))?;
     match (value.as_str(), name) {
         (Some(text), "replace") => replace(state, text, arguments),
+        (Some(text), "splitlines") if arguments.is_empty() => {
+            state.consume_fuel(text.len() as u64 / 2)?;
+            let mut split: Vec<&str> = lines(text).collect();
+            // A line end at the end of the text starts no further line.
+            split.pop_if(|last| last.is_empty());
+            Ok(split.into_iter().map(Value::from).collect())
+        }
         (Some(separator), "join") => join_method(state, separator, arguments),
         (Some(text), "format") if !is_modest_format(text) => {
             Err(invalid("format: nested fields and widths above 9999 are not supported"))
         }
         (Some(text), _) => {
-            state.consume_fuel(text.len() as u64 / 64)?;
+            state.consume_fuel(text.len() as u64 / limits::BYTES_PER_FUEL)?;
+            pycompat::unknown_method_callback(state, value, name, arguments)
+        }
+        (None, "count") => {
+            operators::check(state, value)?;
             pycompat::unknown_method_callback(state, value, name, arguments)
         }
         (None, _) => pycompat::unknown_method_callback(state, value, name, arguments),
@@ -160,14 +241,14 @@ fn replace(state: &State, text: &str, arguments: &[Value]) -> Rendered<Value> {
 /// `str.join(strings)`, which in Python refuses anything but strings.
 fn join_method(state: &State, separator: &str, arguments: &[Value]) -> Rendered<Value> {
     let (items,): (&Value,) = from_args(arguments)?;
-    let mut output = Bounded::new(limits::affordable_bytes(state));
+    let mut output = Bounded::new(state);
     for (at, item) in items.try_iter()?.enumerate() {
         let item = item.as_str().ok_or_else(|| invalid(format!("join: item {at} is no string but {}", item.kind())))?;
         output.push(if at > 0 { separator } else { "" })?;
         output.push(item)?;
         state.consume_fuel(1)?;
     }
-    finish(output)
+    finish(state, output)
 }
 
 /// Whether no field of a format string asks for a width or precision of more than four digits, or takes it from an

@@ -5,9 +5,9 @@ use std::thread;
 use crate::{Error, Result};
 
 /// Bytes of stack for parsing and rendering. The engine recurses over chains of operators, over `elif` and over nested
-/// values, as deep as the source and the fuel allow: this is what the limits of the parent module can come to, with
-/// room. The memory is only reserved; a usual rendering touches some pages of it.
-const STACK_BYTES: usize = 256 << 20;
+/// values, as deep as [`super::MAX_SOURCE_BYTES`] and [`super::MAX_RECURSION`] allow, which comes to under 8 MiB with
+/// optimisation; the rest is for builds without. It is only reserved: a usual rendering touches a few pages of it.
+const STACK_BYTES: usize = 64 << 20;
 
 /// Runs `work` on a stack of [`STACK_BYTES`]. The host may call from a thread whose stack is small (a job system, a
 /// coroutine), and running off a stack cannot be caught.

@@ -3,14 +3,14 @@
 //! The chain, in this order; a stage whose option has its neutral value does nothing:
 //!
 //! 1. `logit_bias` is added, token by token;
-//! 2. repetition, frequency and presence penalties on the tokens in the window ([`penalties`]);
+//! 2. repetition, frequency and presence penalties on the tokens in the window;
 //! 3. temperature 0 ends here: the highest logit wins, and of equal ones the lowest token id (greedy);
 //! 4. `top_k` keeps the k most probable tokens;
 //! 5. `typical_p` keeps the locally typical ones (Meister et al. 2022);
 //! 6. `top_p` keeps the fewest most probable tokens that together have that probability (Holtzman et al. 2020);
 //! 7. `min_p` keeps the tokens at least that fraction as probable as the best (Nguyen et al. 2024);
 //! 8. temperature divides the logits that are left;
-//! 9. one number of the seeded generator ([`rng`]) draws a token.
+//! 9. one number of the seeded generator (SplitMix64) draws a token.
 //!
 //! It is llama.cpp's default order. Each of 5 to 7 sees probabilities that sum to one over the tokens which the stage
 //! before has left, and always leaves at least one. The same options, seed, logits and history give the same token on

@@ -1,8 +1,10 @@
 //! When to stop: at a token, or at a string in the text, which may begin in one token and end in another.
 
+use std::sync::Arc;
+
 use crate::{Error, Result};
 
-/// The stop strings and stop tokens of a generation: immutable, shared. The text's state is in [`StopMatcher`].
+/// The stop strings and stop tokens of a generation: immutable, to be shared. The text's state is in [`StopMatcher`].
 #[derive(Debug, Clone, Default)]
 pub struct Stops {
     strings: Vec<StopString>,
@@ -65,6 +67,7 @@ impl StopString {
 /// known not to be one, so that no part of a stop string is ever seen. Each byte costs a few steps per stop string.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
+    stops: Arc<Stops>,
     /// Bytes of each stop string that the text's end matches.
     matched: Vec<usize>,
     /// Text that was not released: as long as the longest of `matched`.
@@ -74,14 +77,14 @@ pub struct StopMatcher {
 
 impl StopMatcher {
     /// At the beginning of a text.
-    pub fn new(stops: &Stops) -> StopMatcher {
-        StopMatcher { matched: vec![0; stops.strings.len()], held: String::new(), stopped: None }
+    pub fn new(stops: Arc<Stops>) -> StopMatcher {
+        StopMatcher { matched: vec![0; stops.strings.len()], stops, held: String::new(), stopped: None }
     }
 
     /// Takes the next piece of text and appends to `released` what is certainly before any stop string. Returns the
     /// index of the stop string that is complete: the first to be completed, and of several that end together the
-    /// longest. From then on nothing is released any more. `stops` must be those of [`StopMatcher::new`].
-    pub fn feed(&mut self, stops: &Stops, piece: &str, released: &mut String) -> Option<usize> {
+    /// longest. From then on nothing is released any more.
+    pub fn feed(&mut self, piece: &str, released: &mut String) -> Option<usize> {
         if self.stopped.is_some() {
             return self.stopped;
         }
@@ -89,7 +92,7 @@ impl StopMatcher {
         self.held.push_str(piece);
         for (at, byte) in piece.bytes().enumerate() {
             let mut complete: Option<(usize, usize)> = None;
-            for (index, (string, matched)) in stops.strings.iter().zip(&mut self.matched).enumerate() {
+            for (index, (string, matched)) in self.stops.strings.iter().zip(&mut self.matched).enumerate() {
                 *matched = string.advance(*matched, byte);
                 if *matched == string.bytes.len() && complete.is_none_or(|(_, length)| *matched > length) {
                     complete = Some((index, *matched));

@@ -331,14 +331,13 @@ proptest! {
         strings in prop::collection::vec("[abé]{1,4}", 0..4),
         cuts in prop::collection::vec(0_usize..40, 0..12),
     ) {
-        let stops = Stops::new(&strings, &[]).unwrap();
-        let mut matcher = StopMatcher::new(&stops);
+        let mut matcher = StopMatcher::new(Stops::new(&strings, &[]).unwrap().into());
         let mut boundaries: Vec<usize> = cuts.iter().map(|cut| text.floor_char_boundary(*cut)).collect();
         boundaries.extend([0, text.len()]);
         boundaries.sort_unstable();
         let (mut released, mut stopped) = (String::new(), None);
         for piece in boundaries.windows(2).map(|pair| &text[pair[0]..pair[1]]) {
-            stopped = matcher.feed(&stops, piece, &mut released);
+            stopped = matcher.feed(piece, &mut released);
             // What may still turn out to be a stop string is not out yet.
             prop_assert!(!strings.iter().any(|string| released.contains(string.as_str())));
         }
@@ -362,16 +361,16 @@ proptest! {
 fn a_stop_string_over_several_pieces_never_shows() {
     let stops = Stops::new(&["<|end|>", "\nUser:"], &[2, 7]).unwrap();
     assert!(stops.is_stop_token(7) && stops.is_stop_token(2) && !stops.is_stop_token(3));
-    let mut matcher = StopMatcher::new(&stops);
+    let mut matcher = StopMatcher::new(stops.into());
     let mut released = String::new();
     for (piece, visible) in
         [("Hi <", "Hi "), ("|e", "Hi "), ("x<|", "Hi <|ex"), ("end", "Hi <|ex"), ("|>more", "Hi <|ex")]
     {
-        let stopped = matcher.feed(&stops, piece, &mut released);
+        let stopped = matcher.feed(piece, &mut released);
         assert_eq!(released, visible);
         assert_eq!(stopped, (piece == "|>more").then_some(0));
     }
-    assert_eq!(matcher.feed(&stops, "later", &mut released), Some(0));
+    assert_eq!(matcher.feed("later", &mut released), Some(0));
     matcher.finish(&mut released);
     assert_eq!(released, "Hi <|ex");
 }
