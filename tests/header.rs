@@ -6,6 +6,18 @@ use std::path::Path;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+/// The include guard's end.
+const END: &str = "#endif  /* ROCMFORGE_H */";
+
+/// What stands before the initialisers.
+const INITIALISERS: &str = "// Initialisers: they set struct_size and zero the rest.
+#ifdef __cplusplus
+#  define RF_INIT_(type) type{sizeof(type)}
+#else
+#  define RF_INIT_(type) {sizeof(type)}
+#endif
+";
+
 /// The size-tagged structs: each gets an initialiser macro.
 fn tagged_structs(header: &str) -> Vec<String> {
     let mut names = Vec::new();
@@ -29,8 +41,7 @@ fn tagged_structs(header: &str) -> Vec<String> {
 fn generate() -> String {
     let config = cbindgen::Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
     let builder = cbindgen::Builder::new().with_config(config);
-    let files = ["mod", "error", "version", "engine", "model", "tokenize", "chat", "sampler", "cancel", "session"];
-    let builder = files.iter().fold(builder, |b, file| b.with_src(Path::new(ROOT).join(format!("src/capi/{file}.rs"))));
+    let builder = builder.with_src(Path::new(ROOT).join("src/capi/mod.rs"));
     let mut bytes = Vec::new();
     builder.generate().expect("cbindgen").write(&mut bytes);
     let header = String::from_utf8(bytes).expect("UTF-8");
@@ -38,7 +49,7 @@ fn generate() -> String {
         .iter()
         .map(|name| format!("#define {}_INIT RF_INIT_({name})\n", name.to_uppercase()))
         .collect();
-    header.replace("@INITIALISERS@", &initialisers)
+    header.replacen(END, &format!("{INITIALISERS}{initialisers}\n{END}"), 1)
 }
 
 #[test]

@@ -7,16 +7,26 @@
 
 use std::ffi::c_char;
 
-mod cancel;
-mod chat;
-mod engine;
+// In the order in which the header tells the story.
 mod error;
-mod guard;
-mod model;
-mod sampler;
-mod session;
-mod tokenize;
+
 mod version;
+
+mod engine;
+
+mod model;
+
+mod tokenize;
+
+mod chat;
+
+mod sampler;
+
+mod cancel;
+
+mod session;
+
+mod guard;
 
 pub use cancel::*;
 pub use chat::*;

@@ -65,7 +65,7 @@ pub struct Piece {
 pub(super) struct Generation {
     options: GenerateOptions,
     sampler: Option<Arc<Sampler>>,
-    stops: Stops,
+    stops: Arc<Stops>,
     matcher: Option<StopMatcher>,
     stream: TextStream,
     generated: usize,
@@ -80,15 +80,15 @@ impl Generation {
             Some(sampler) => sampler.clone(),
             None => Arc::new(Sampler::new(SamplerOptions::default())?),
         };
-        let stops = Stops::new(&options.stop_strings, &options.stop_tokens)?;
-        let matcher = Some(StopMatcher::new(&stops));
+        let stops = Arc::new(Stops::new(&options.stop_strings, &options.stop_tokens)?);
+        let matcher = Some(StopMatcher::new(stops.clone()));
         Ok(Generation { options, sampler: Some(sampler), stops, matcher, ..Default::default() })
     }
 
     /// The part of the held-back text and `piece` that can be shown, and whether a stop string is complete.
     fn release(&mut self, piece: &str) -> (String, bool) {
         let mut shown = String::new();
-        let stopped = self.matcher.as_mut().is_some_and(|m| m.feed(&self.stops, piece, &mut shown).is_some());
+        let stopped = self.matcher.as_mut().is_some_and(|m| m.feed(piece, &mut shown).is_some());
         (shown, stopped)
     }
 
@@ -151,7 +151,7 @@ impl Session {
         let generation = &mut self.generation;
         let mut bytes = Vec::new();
         self.model.tokenizer().token_bytes(token, generation.options.special, &mut bytes)?;
-        let whole = generation.stream.push(&bytes);
+        let whole = generation.stream.push(&bytes).to_string();
         let (text, stopped) = generation.release(&whole);
         if stopped {
             return Ok(self.finish(Some(token), text, Finish::StopString));
@@ -167,7 +167,7 @@ impl Session {
         let generation = &mut self.generation;
         generation.finish = Some(finish);
         if finish != Finish::StopString {
-            let tail = generation.stream.finish();
+            let tail = generation.stream.finish().to_string();
             text.push_str(&generation.release(&tail).0);
             if let Some(matcher) = &mut generation.matcher {
                 matcher.finish(&mut text);

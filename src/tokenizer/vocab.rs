@@ -1,0 +1,148 @@
+//! The vocabulary: the texts of the tokens, their kinds, and the way back from a text to its id.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::error::{Error, Result};
+use crate::gguf::Strings;
+
+/// What a token is for; the numbers are those of `tokenizer.ggml.token_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Text.
+    Normal = 1,
+    /// Stands for text that the vocabulary cannot express.
+    Unknown = 2,
+    /// Steers the model and is no text: BOS, end of turn, …
+    Control = 3,
+    /// Text that is matched whole before anything else is cut.
+    UserDefined = 4,
+    /// A reserved row: never text.
+    Unused = 5,
+    /// One byte, written `<0xNN>`.
+    Byte = 6,
+}
+
+impl Kind {
+    /// The kind that the metadata's number stands for; 0 is "undefined", which no text comes from either.
+    pub fn from_number(n: i32) -> Option<Kind> {
+        Some(match n {
+            1 => Kind::Normal,
+            2 => Kind::Unknown,
+            3 => Kind::Control,
+            4 => Kind::UserDefined,
+            0 | 5 => Kind::Unused,
+            6 => Kind::Byte,
+            _ => return None,
+        })
+    }
+}
+
+/// A slot of the index that holds no id.
+const FREE: u32 = u32::MAX;
+
+/// Texts and kinds by id, and ids by text.
+///
+/// The index is an open-addressed table of ids whose keys are the texts themselves, so that a vocabulary of
+/// 262,144 tokens costs two allocations instead of one per token. Its hash is keyed at random: a file cannot
+/// choose texts that collide.
+#[derive(Debug)]
+pub(super) struct Vocab {
+    texts: Strings,
+    kinds: Vec<Kind>,
+    slots: Vec<u32>,
+    hasher: RandomState,
+    longest: usize,
+}
+
+impl Vocab {
+    /// A vocabulary of `texts`, whose kinds default to [`Kind::Normal`].
+    ///
+    /// # Errors
+    /// No tokens at all, and a text that two ids share: its id would be a matter of chance. Empty texts are
+    /// rows that nothing can match and may repeat.
+    pub fn new(file: &str, texts: Strings, kinds: Option<Vec<Kind>>) -> Result<Vocab> {
+        let n = texts.len();
+        if n == 0 || u32::try_from(n).is_err() {
+            return Err(Error::malformed(file, format!("the vocabulary has {n} tokens")));
+        }
+        let kinds = kinds.unwrap_or_else(|| vec![Kind::Normal; n]);
+        let slots = vec![FREE; n.saturating_mul(2).next_power_of_two()];
+        let mut vocab = Vocab { texts, kinds, slots, hasher: RandomState::new(), longest: 0 };
+        for id in 0..n as u32 {
+            let text = vocab.texts.get(id as usize).unwrap_or_default();
+            if text.is_empty() {
+                continue;
+            }
+            let slot = vocab.slot(text);
+            let len = text.len();
+            match vocab.slots.get_mut(slot) {
+                Some(free) if *free == FREE => *free = id,
+                Some(taken) => {
+                    let what = format!("tokens {taken} and {id} of the vocabulary are both '{}'", excerpt(text));
+                    return Err(Error::malformed(file, what));
+                }
+                None => {}
+            }
+            vocab.longest = vocab.longest.max(len);
+        }
+        Ok(vocab)
+    }
+
+    /// The slot that holds `text`'s id, or the free one where it would go. The table is never more than half
+    /// full, so the walk ends.
+    fn slot(&self, text: &str) -> usize {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut slot = self.hasher.hash_one(text) as usize & mask;
+        loop {
+            match self.slots.get(slot) {
+                Some(&id) if id != FREE && self.texts.get(id as usize) != Some(text) => slot = (slot + 1) & mask,
+                _ => return slot,
+            }
+        }
+    }
+
+    /// How many tokens there are.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Bytes of the longest text.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The text of `id` as stored.
+    pub fn text(&self, id: u32) -> Option<&str> {
+        self.texts.get(id as usize)
+    }
+
+    /// The kind of `id`.
+    pub fn kind(&self, id: u32) -> Option<Kind> {
+        self.kinds.get(id as usize).copied()
+    }
+
+    /// Corrects the kind of `id`.
+    pub fn set_kind(&mut self, id: u32, kind: Kind) {
+        if let Some(k) = self.kinds.get_mut(id as usize) {
+            *k = kind;
+        }
+    }
+
+    /// The id whose text is exactly `text`.
+    pub fn find(&self, text: &str) -> Option<u32> {
+        self.slots.get(self.slot(text)).copied().filter(|&id| id != FREE)
+    }
+
+    /// The id of `<0xNN>` for every byte that has one.
+    pub fn byte_tokens(&self) -> [Option<u32>; 256] {
+        std::array::from_fn(|byte| self.find(&format!("<0x{byte:02X}>")))
+    }
+}
+
+/// At most forty characters of a text, for a message.
+pub(super) fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
