@@ -60,6 +60,16 @@ pub enum Error {
     /// A chat template that does not parse, does not render, or calls `raise_exception`.
     #[error("chat template: {0}")]
     Template(String),
+    /// The caller's buffer is too small.
+    #[error("the buffer has room for {capacity} {unit}, {needed} are needed")]
+    Buffer {
+        /// What it has room for.
+        capacity: usize,
+        /// What is needed.
+        needed: usize,
+        /// Bytes or tokens.
+        unit: &'static str,
+    },
     /// A defect of this library: please report it.
     #[error("internal error: {0}")]
     Internal(String),

@@ -1,5 +1,7 @@
 //! Metadata values: every type of the GGUF specification, and typed look-ups that name the key when they fail.
 
+use std::fmt;
+
 use crate::error::{Error, Result};
 
 /// One metadata value.
@@ -111,6 +113,25 @@ impl Array {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// As a JSON array; numbers that are not finite become null.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Array::U8(v) => v.as_slice().into(),
+            Array::I8(v) => v.as_slice().into(),
+            Array::U16(v) => v.as_slice().into(),
+            Array::I16(v) => v.as_slice().into(),
+            Array::U32(v) => v.as_slice().into(),
+            Array::I32(v) => v.as_slice().into(),
+            Array::F32(v) => v.as_slice().into(),
+            Array::Bool(v) => v.as_slice().into(),
+            Array::Strings(v) => v.iter().collect::<Vec<_>>().into(),
+            Array::Arrays(v) => serde_json::Value::Array(v.iter().map(Array::to_json).collect()),
+            Array::U64(v) => v.as_slice().into(),
+            Array::I64(v) => v.as_slice().into(),
+            Array::F64(v) => v.as_slice().into(),
+        }
+    }
 }
 
 impl Value {
@@ -162,6 +183,27 @@ impl Value {
     }
 }
 
+/// A string as it is, numbers in decimal, arrays as JSON.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Value::U8(v) => v.fmt(f),
+            Value::I8(v) => v.fmt(f),
+            Value::U16(v) => v.fmt(f),
+            Value::I16(v) => v.fmt(f),
+            Value::U32(v) => v.fmt(f),
+            Value::I32(v) => v.fmt(f),
+            Value::F32(v) => v.fmt(f),
+            Value::Bool(v) => v.fmt(f),
+            Value::String(v) => v.fmt(f),
+            Value::Array(v) => v.to_json().fmt(f),
+            Value::U64(v) => v.fmt(f),
+            Value::I64(v) => v.fmt(f),
+            Value::F64(v) => v.fmt(f),
+        }
+    }
+}
+
 /// The key-value section of a file, in file order.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
@@ -194,6 +236,12 @@ impl Metadata {
     /// All entries in file order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(k, v)| (k.as_str(), v))
+    }
+
+    /// Forgets the arrays whose keys begin with `prefix`: once a vocabulary is built they would only take room.
+    pub fn drop_arrays(&mut self, prefix: &str) {
+        self.entries.retain(|(key, value)| !(key.starts_with(prefix) && matches!(value, Value::Array(_))));
+        self.index = self.entries.iter().enumerate().map(|(i, (key, _))| (key.clone(), i)).collect();
     }
 
     /// The value of `key`.

@@ -35,6 +35,15 @@ impl Isa {
         Isa::Scalar
     }
 
+    /// The name that the command line and the log use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512Vnni => "avx512-vnni",
+        }
+    }
+
     /// Those that this processor may run, from the plainest: what a kernel test iterates over.
     pub fn available() -> impl Iterator<Item = Isa> {
         let best = Isa::detect();

@@ -1,25 +1,372 @@
 //! The thread pool: a few threads of our own, never a global pool in a host's process.
+//!
+//! A decode step makes some two hundred runs of 20 to 100 µs each, so what counts is the cost of
+//! starting and ending one. Tasks are claimed one at a time from a single atomic word; the caller
+//! takes part, and at the end waits only for tasks that somebody has claimed: a worker that the
+//! operating system has not scheduled yet is never waited for. Idle workers spin for a moment, since
+//! the next run of a step is microseconds away, and then park.
 
-use crate::error::Result;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How long a worker looks for the next run before it parks.
+const WORKER_SPIN: Duration = Duration::from_micros(80);
+/// How long the caller spins for the last tasks in progress before it sleeps. Longer than a wake-up
+/// takes, so that it sleeps only when a worker has lost its core in the middle of a task.
+const CALLER_SPIN: Duration = Duration::from_micros(200);
+/// Turns of a spin loop between two looks at the clock.
+const TURNS_PER_CLOCK: u32 = 32;
 
 /// A fixed set of threads that run the pieces of one verb at a time.
+///
+/// May be shared between threads; see [`Pool::run`] for what concurrent runs do. Dropping it joins
+/// its threads.
 pub struct Pool {
-    threads: usize,
+    source: Source,
+}
+
+/// Who runs the tasks. A host's own parallel-for would be one more variant.
+enum Source {
+    /// Only the calling thread.
+    Caller,
+    /// The calling thread and our own.
+    Workers(Workers),
 }
 
 impl Pool {
-    /// A pool of `threads` in all, the calling thread included.
+    /// A pool of `threads` in all, the calling thread included (0 counts as 1).
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the operating system refuses a thread; those already started are joined.
     pub fn new(threads: usize) -> Result<Pool> {
-        Ok(Pool { threads: threads.max(1) })
+        let source = if threads <= 1 { Source::Caller } else { Source::Workers(Workers::start(threads - 1)?) };
+        Ok(Pool { source })
     }
 
     /// Threads, the caller's included.
     pub fn threads(&self) -> usize {
-        self.threads
+        match &self.source {
+            Source::Caller => 1,
+            Source::Workers(workers) => workers.handles.len() + 1,
+        }
     }
 
-    /// Runs `task(i)` for every `i` in `0..n`, on all threads; returns when all are done.
+    /// Runs `task(i)` once for every `i` in `0..n`, on all threads; returns when all are done.
+    ///
+    /// The order is not defined. While the pool is busy with another run (of another thread, or the
+    /// one that this call is nested in), the calling thread runs all its tasks itself.
+    ///
+    /// # Panics
+    /// With the first panic of a task, after every task in progress has ended. The pool stays usable.
     pub fn run(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
-        (0..n).for_each(task);
+        match &self.source {
+            Source::Workers(workers) if n > 1 && n <= u32::MAX as usize => workers.run(n as u32, task),
+            _ => (0..n).for_each(task),
+        }
     }
 }
+
+/// Our own threads and what they share with the caller.
+struct Workers {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+/// What the caller and the workers share. Each group has its own cache lines: the workers spin on
+/// the first while the caller spins on the second.
+struct Shared {
+    board: Line<Board>,
+    done: Line<Done>,
+    /// A run is in progress.
+    busy: AtomicBool,
+}
+
+/// Keeps neighbours off its cache line (two lines: processors prefetch in pairs).
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// Where work is announced.
+struct Board {
+    /// `run number << 32 | tasks not claimed yet`. A claim takes one off by compare-and-swap: since
+    /// the number takes part, a worker that fell asleep over an old run can claim nothing of it.
+    claims: AtomicU64,
+    /// The job of that run. Dereferenced only between a successful claim and the report in
+    /// [`Done::pending`], a time during which the caller cannot leave [`Workers::run`].
+    job: AtomicPtr<Job<'static>>,
+    stopping: AtomicBool,
+    /// Workers parked (or about to).
+    parked: AtomicUsize,
+    gate: Mutex<()>,
+    work: Condvar,
+}
+
+/// Where the end of work is reported.
+struct Done {
+    /// Tasks of this run that are not reported as done.
+    pending: AtomicUsize,
+    /// The caller sleeps (or is about to).
+    caller_sleeps: AtomicBool,
+    gate: Mutex<()>,
+    all: Condvar,
+}
+
+/// One run, on its caller's stack.
+struct Job<'a> {
+    task: &'a (dyn Fn(usize) + Sync),
+    n: u32,
+    /// After a panic the remaining tasks are claimed and skipped.
+    panicked: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// The pool's locks guard no data, so a poisoned one is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Spins until `ready` or until `limit` has passed; whether it was ready.
+fn spin(limit: Duration, ready: impl Fn() -> bool) -> bool {
+    let mut deadline = None;
+    loop {
+        for _ in 0..TURNS_PER_CLOCK {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let now = Instant::now();
+        if now >= *deadline.get_or_insert(now + limit) {
+            return false;
+        }
+    }
+}
+
+impl Workers {
+    fn start(count: usize) -> Result<Workers> {
+        let shared = Arc::new(Shared {
+            board: Line(Board {
+                claims: AtomicU64::new(0),
+                job: AtomicPtr::new(std::ptr::null_mut()),
+                stopping: AtomicBool::new(false),
+                parked: AtomicUsize::new(0),
+                gate: Mutex::new(()),
+                work: Condvar::new(),
+            }),
+            done: Line(Done {
+                pending: AtomicUsize::new(0),
+                caller_sleeps: AtomicBool::new(false),
+                gate: Mutex::new(()),
+                all: Condvar::new(),
+            }),
+            busy: AtomicBool::new(false),
+        });
+        let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
+        // A new thread inherits the mask of its creator: the host's handlers find no moment to run on it.
+        let _blocked = signals::Blocked::new();
+        for i in 1..=count {
+            let shared = Arc::clone(&workers.shared);
+            let name = format!("rocmforge-{i}");
+            let handle = thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || shared.work())
+                .map_err(|source| Error::io(format!("cannot start the thread {name} of {count}"), source))?;
+            workers.handles.push(handle);
+        }
+        Ok(workers)
+    }
+
+    fn run(&self, n: u32, task: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        if shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return (0..n as usize).for_each(task);
+        }
+        let job = Job { task, n, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
+        shared.announce(&job);
+        shared.take_part();
+        shared.wait_for_all();
+        shared.busy.store(false, Ordering::Release);
+        if let Some(payload) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        let board = &self.shared.board.0;
+        board.stopping.store(true, Ordering::SeqCst);
+        drop(lock(&board.gate)); // whoever saw `stopping` unset under the gate is waiting by now
+        board.work.notify_all();
+        for handle in self.handles.drain(..) {
+            // A worker cannot panic (tasks are caught); there is nobody to tell if it did.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Publishes `job` and wakes as many parked workers as it has use for.
+    fn announce(&self, job: &Job<'_>) {
+        let board = &self.board.0;
+        self.done.0.pending.store(job.n as usize, Ordering::Relaxed);
+        board.job.store(std::ptr::from_ref(job).cast_mut().cast(), Ordering::Relaxed);
+        let number = (board.claims.load(Ordering::Relaxed) >> 32) as u32;
+        let claims = u64::from(number.wrapping_add(1)) << 32 | u64::from(job.n);
+        // Sequentially consistent, as is the worker's count in `parked`: either we see that it parks, or
+        // its last look sees the work.
+        board.claims.store(claims, Ordering::SeqCst);
+        let parked = board.parked.load(Ordering::SeqCst);
+        if parked > 0 {
+            drop(lock(&board.gate));
+            for _ in 0..parked.min(job.n as usize - 1) {
+                board.work.notify_one();
+            }
+        }
+    }
+
+    /// Claims and runs tasks until none is left to claim, then reports them.
+    fn take_part(&self) {
+        let board = &self.board.0;
+        let mut finished = 0;
+        let mut claims = board.claims.load(Ordering::Acquire);
+        while claims as u32 != 0 {
+            // Read before the claim: if the claim succeeds, its run had not ended, so this is its job.
+            let job = board.job.load(Ordering::Relaxed);
+            match board.claims.compare_exchange_weak(claims, claims - 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    // SAFETY: we hold a claim that is not reported, so the caller is still inside
+                    // `Workers::run`, on whose stack the job lives. `Job` is Sync in all that is used.
+                    let job = unsafe { &*job };
+                    job.run(job.n - claims as u32);
+                    finished += 1;
+                    claims = board.claims.load(Ordering::Acquire);
+                }
+                Err(current) => claims = current,
+            }
+        }
+        if finished > 0 {
+            self.report(finished);
+        }
+    }
+
+    /// Counts `finished` tasks as done; the last report wakes a sleeping caller.
+    fn report(&self, finished: usize) {
+        let done = &self.done.0;
+        if done.pending.fetch_sub(finished, Ordering::SeqCst) == finished && done.caller_sleeps.load(Ordering::SeqCst) {
+            drop(lock(&done.gate));
+            done.all.notify_all();
+        }
+    }
+
+    /// Waits for the tasks that others have claimed.
+    fn wait_for_all(&self) {
+        let done = &self.done.0;
+        if spin(CALLER_SPIN, || done.pending.load(Ordering::Acquire) == 0) {
+            return;
+        }
+        let mut gate = lock(&done.gate);
+        done.caller_sleeps.store(true, Ordering::SeqCst);
+        while done.pending.load(Ordering::SeqCst) != 0 {
+            gate = done.all.wait(gate).unwrap_or_else(PoisonError::into_inner);
+        }
+        done.caller_sleeps.store(false, Ordering::Relaxed);
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        let board = &self.board.0;
+        let called = || board.claims.load(Ordering::SeqCst) as u32 != 0 || board.stopping.load(Ordering::SeqCst);
+        loop {
+            if !spin(WORKER_SPIN, called) {
+                let mut gate = lock(&board.gate);
+                board.parked.fetch_add(1, Ordering::SeqCst);
+                while !called() {
+                    gate = board.work.wait(gate).unwrap_or_else(PoisonError::into_inner);
+                }
+                board.parked.fetch_sub(1, Ordering::Relaxed);
+            }
+            if board.stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            self.take_part();
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Runs one task; a panic is kept for the caller.
+    fn run(&self, i: u32) {
+        if self.panicked.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.task)(i as usize))) {
+            self.panicked.store(true, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(payload);
+        }
+    }
+}
+
+#[cfg(unix)]
+mod signals {
+    //! The signal mask of the threads that we start.
+
+    use std::mem::MaybeUninit;
+
+    /// Raised by a fault of the thread itself. Blocked, they would end the process without the host's
+    /// crash reporter having a say.
+    const FAULTS: [libc::c_int; 7] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT, libc::SIGSYS];
+
+    /// While it lives, every signal but the faults is blocked on this thread (and on those it starts, for good).
+    pub struct Blocked {
+        before: Option<libc::sigset_t>,
+    }
+
+    impl Blocked {
+        pub fn new() -> Blocked {
+            let mut all = MaybeUninit::uninit();
+            let mut before = MaybeUninit::uninit();
+            // SAFETY: `sigfillset` initialises `all`, the others take valid pointers; `before` is read
+            // only if the call that writes it reports success.
+            unsafe {
+                libc::sigfillset(all.as_mut_ptr());
+                for fault in FAULTS {
+                    libc::sigdelset(all.as_mut_ptr(), fault);
+                }
+                let status = libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+                Blocked { before: (status == 0).then(|| before.assume_init()) }
+            }
+        }
+    }
+
+    impl Drop for Blocked {
+        fn drop(&mut self) {
+            if let Some(before) = &self.before {
+                // SAFETY: `before` is the mask that this thread had; a null third argument is allowed.
+                unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut()) };
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod signals {
+    //! Without signals there is nothing to block.
+
+    pub struct Blocked;
+
+    impl Blocked {
+        pub fn new() -> Blocked {
+            Blocked
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

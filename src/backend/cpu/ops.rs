@@ -1,0 +1,387 @@
+//! The verbs on the CPU.
+//!
+//! Each is at most two parallel regions: the rows' own work (norm, quantisation, rotation, activation) and the matrix
+//! products, all of a verb in one. A step of one token keeps the rows' own work on the calling thread.
+
+use std::sync::Arc;
+
+use super::CpuBackend;
+use super::acts::Acts;
+use super::attention::{self, Query};
+use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
+use super::matmul::{Job, matmul};
+use super::matrix::Matrix as CpuMatrix;
+use super::rows::Rows;
+use super::vector;
+use crate::backend::*;
+use crate::error::{Error, Result};
+use crate::load::TensorBytes;
+use crate::quant::TensorType;
+
+/// Rows of one task of the rows' own work.
+const ROW_TILE: usize = 8;
+/// Rows of one task of attention: a page of keys and values is used for all of them.
+const QUERY_TILE: usize = 16;
+
+/// The activations of a step.
+struct Work {
+    shape: WorkShape,
+    /// Rows of this step.
+    n: usize,
+    /// Residual stream, `[rows][n_embd]`.
+    x: Vec<f32>,
+    /// What the next matrix product multiplies.
+    acts: Acts,
+    /// `[rows][n_head · head_dim]`.
+    q: Vec<f32>,
+    /// `[rows][n_head_kv · head_dim]`.
+    k: Vec<f32>,
+    /// `[rows][n_head_kv · head_dim]`.
+    v: Vec<f32>,
+    /// `[rows][n_ff]`.
+    gate: Vec<f32>,
+    /// `[rows][n_ff]`.
+    up: Vec<f32>,
+    /// A projection before its post norm, `[rows][n_embd]`.
+    projected: Vec<f32>,
+    /// Per rope: style, and for each row the cosines and then the sines.
+    rotations: Vec<Rotation>,
+    /// `[logit_rows][n_vocab]`.
+    logits: Vec<f32>,
+}
+
+struct Rotation {
+    style: RopeStyle,
+    /// Pairs of a head.
+    pairs: usize,
+    /// `[rows][cos.. sin..]`.
+    table: Vec<f32>,
+}
+
+fn buffer(rows: usize, width: usize, what: &str) -> Result<Vec<f32>> {
+    let len = rows.checked_mul(width).filter(|len| isize::try_from(len.saturating_mul(4)).is_ok());
+    let out_of_memory =
+        || Error::OutOfMemory { bytes: rows as u64 * width as u64 * 4, what: format!("{what} of {rows} rows") };
+    let len = len.ok_or_else(out_of_memory)?;
+    let mut buffer = Vec::new();
+    buffer.try_reserve_exact(len).map_err(|_| out_of_memory())?;
+    buffer.resize(len, 0.0);
+    Ok(buffer)
+}
+
+fn work_of(work: &mut Workspace) -> Result<&mut Work> {
+    work.0.downcast_mut().ok_or_else(|| foreign("workspace"))
+}
+
+fn matrix_of(matrix: &Matrix) -> Result<&CpuMatrix> {
+    matrix.placed.downcast_ref().ok_or_else(|| foreign("matrix"))
+}
+
+fn vector_of(vector: &Vector) -> Result<&[f32]> {
+    vector.placed.downcast_ref::<Vec<f32>>().map(Vec::as_slice).ok_or_else(|| foreign("vector"))
+}
+
+fn bias_of(linear: &Linear) -> Result<Option<&[f32]>> {
+    linear.bias.as_ref().map(vector_of).transpose()
+}
+
+/// A norm with its gain unwrapped.
+#[derive(Clone, Copy)]
+struct Gain<'a> {
+    gain: &'a [f32],
+    epsilon: f32,
+}
+
+fn gain_of<'a>(norm: &Norm<'a>) -> Result<Gain<'a>> {
+    Ok(Gain { gain: vector_of(norm.gain)?, epsilon: norm.epsilon })
+}
+
+impl CpuBackend {
+    /// Runs `task(row)` for `n` rows; on the calling thread if they are few.
+    fn each_row(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        if n < 2 {
+            return (0..n).for_each(task);
+        }
+        let tile = n.div_ceil(self.pool.threads()).min(ROW_TILE);
+        self.pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(task));
+    }
+
+    /// `acts = norm(x)` for rows `first..first + n` of the residual stream, quantised where the products want it.
+    fn norm_to_acts(&self, work: &mut Work, first: usize, n: usize, norm: Gain) {
+        let width = work.shape.n_embd;
+        work.acts.set_shape(n, width);
+        {
+            let acts = Rows::new(work.acts.values_mut(), width);
+            let x = &work.x;
+            self.each_row(n, &|i| {
+                let row = &x[(first + i) * width..(first + i + 1) * width];
+                // SAFETY: each row is written by one task.
+                vector::rms_norm(self.isa, row, norm.gain, norm.epsilon, unsafe { acts.row(i) });
+            });
+        }
+        self.quantize(work);
+    }
+
+    fn quantize(&self, work: &mut Work) {
+        if !work.shape.exact {
+            work.acts.quantize(self.isa, &self.pool);
+        }
+    }
+
+    /// Residual stream += linear(acts), normalised before the addition if there is a post norm.
+    fn linear_add(&self, work: &mut Workspace, args: &LinearAdd) -> Result<()> {
+        let work = work_of(work)?;
+        let (n, width, exact) = (work.n, work.shape.n_embd, work.shape.exact);
+        let (matrix, bias) = (matrix_of(&args.linear.weight)?, bias_of(args.linear)?);
+        let Some(norm) = &args.post_norm else {
+            let out = &mut work.x[..n * width];
+            matmul(&self.pool, self.isa, &work.acts, &mut [Job { matrix, out, bias, accumulate: true }], exact);
+            return Ok(());
+        };
+        let norm = gain_of(norm)?;
+        let out = &mut work.projected[..n * width];
+        matmul(&self.pool, self.isa, &work.acts, &mut [Job { matrix, out, bias, accumulate: false }], exact);
+        let projected = Rows::new(&mut work.projected, width);
+        let x = Rows::new(&mut work.x, width);
+        self.each_row(n, &|i| {
+            // SAFETY: each row is written by one task.
+            let (row, x) = unsafe { (projected.row(i), x.row(i)) };
+            vector::rms_norm_in_place(self.isa, row, norm.gain, norm.epsilon);
+            vector::add_assign(self.isa, x, row);
+        });
+        Ok(())
+    }
+}
+
+/// What happens to one head between projection and cache.
+struct HeadWork<'a> {
+    norm: Option<Gain<'a>>,
+    style: RopeStyle,
+    cos: &'a [f32],
+    sin: &'a [f32],
+}
+
+impl CpuBackend {
+    fn finish_head(&self, head: &mut [f32], work: &HeadWork) {
+        if let Some(norm) = work.norm {
+            vector::rms_norm_in_place(self.isa, head, norm.gain, norm.epsilon);
+        }
+        match work.style {
+            RopeStyle::Norm => vector::rope_norm(self.isa, head, work.cos, work.sin),
+            RopeStyle::Neox => vector::rope_neox(self.isa, head, work.cos, work.sin),
+        }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, bytes: TensorBytes) -> Result<Matrix> {
+        let placed = CpuMatrix::place(tensor_type, rows, columns, bytes, self.packed, self.isa, &self.pool)?;
+        Ok(Matrix { rows, columns, tensor_type, bytes: placed.bytes(), placed: Box::new(placed) })
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Vector> {
+        Ok(Vector { len: values.len(), placed: Box::new(values.to_vec()) })
+    }
+
+    fn workspace(&self, shape: &WorkShape) -> Result<Workspace> {
+        let s = *shape;
+        let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
+        let widest = s.n_embd.max(n_q).max(s.n_ff);
+        Ok(Workspace(Box::new(Work {
+            shape: s,
+            n: 0,
+            x: buffer(s.rows, s.n_embd, "the residual stream")?,
+            acts: Acts::new(s.rows, widest)?,
+            q: buffer(s.rows, n_q, "queries")?,
+            k: buffer(s.rows, n_kv, "keys")?,
+            v: buffer(s.rows, n_kv, "values")?,
+            gate: buffer(s.rows, s.n_ff, "the gate")?,
+            up: buffer(s.rows, s.n_ff, "the feed-forward block")?,
+            projected: buffer(s.rows, s.n_embd, "projections")?,
+            rotations: Vec::new(),
+            logits: buffer(s.logit_rows, s.n_vocab, "logits")?,
+        })))
+    }
+
+    fn kv_page(&self, shape: &KvShape) -> Result<KvPage> {
+        Ok(KvPage(Box::new(CpuPage::new(shape)?)))
+    }
+
+    fn begin(&self, work: &mut Workspace, batch: &Batch, ropes: &[Rope]) -> Result<()> {
+        let work = work_of(work)?;
+        work.n = batch.tokens.len();
+        if work.n > work.shape.rows {
+            return Err(Error::Internal(format!("a step of {} rows in a workspace for {}", work.n, work.shape.rows)));
+        }
+        work.rotations.resize_with(ropes.len(), || Rotation { style: RopeStyle::Norm, pairs: 0, table: Vec::new() });
+        for (rope, rotation) in ropes.iter().zip(&mut work.rotations) {
+            let pairs = rope.frequencies.len();
+            rotation.style = rope.style;
+            rotation.pairs = pairs;
+            rotation.table.resize(work.n * 2 * pairs, 0.0);
+            let table = Rows::new(&mut rotation.table, 2 * pairs);
+            for span in &batch.spans {
+                let (first, position) = (span.rows.start, span.position);
+                self.each_row(span.rows.len(), &|i| {
+                    // SAFETY: each row is written by one task.
+                    let (cos, sin) = unsafe { table.row(first + i) }.split_at_mut(pairs);
+                    for ((cos, sin), &frequency) in cos.iter_mut().zip(sin).zip(&rope.frequencies) {
+                        // In double: at position 10⁵ a float's angle would be off by a hundredth of a radian.
+                        let (s, c) = ((position + i) as f64 * f64::from(frequency)).sin_cos();
+                        *cos = c as f32 * rope.magnitude;
+                        *sin = s as f32 * rope.magnitude;
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(&self, work: &mut Workspace, batch: &Batch, table: &Matrix, scale: f32) -> Result<()> {
+        let work = work_of(work)?;
+        let matrix = matrix_of(table)?;
+        if let Some(token) = batch.tokens.iter().find(|&&token| token as usize >= table.rows) {
+            return Err(Error::Internal(format!("token {token} is outside the embedding")));
+        }
+        let x = Rows::new(&mut work.x, work.shape.n_embd);
+        self.each_row(work.n, &|i| {
+            // SAFETY: each row is written by one task.
+            let row = unsafe { x.row(i) };
+            matrix.row(batch.tokens[i] as usize, row);
+            if scale != 1.0 {
+                row.iter_mut().for_each(|x| *x *= scale);
+            }
+        });
+        Ok(())
+    }
+
+    fn qkv_rope_append(&self, work: &mut Workspace, batch: &mut Batch, args: &QkvRopeAppend) -> Result<()> {
+        let work = work_of(work)?;
+        let (n, s) = (work.n, work.shape);
+        let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
+        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
+        let mut jobs = [
+            Job { matrix: matrix_of(&args.q.weight)?, out: &mut work.q[..n * n_q], bias: bias_of(args.q)?, accumulate: false },
+            Job { matrix: matrix_of(&args.k.weight)?, out: &mut work.k[..n * n_kv], bias: bias_of(args.k)?, accumulate: false },
+            Job { matrix: matrix_of(&args.v.weight)?, out: &mut work.v[..n * n_kv], bias: bias_of(args.v)?, accumulate: false },
+        ];
+        matmul(&self.pool, self.isa, &work.acts, &mut jobs, s.exact);
+
+        let rotation = work.rotations.get(args.rope).ok_or_else(|| Error::Internal("a rope that was not begun".into()))?;
+        let q_norm = args.q_norm.as_ref().map(gain_of).transpose()?;
+        let k_norm = args.k_norm.as_ref().map(gain_of).transpose()?;
+        let (q, k) = (Rows::new(&mut work.q, n_q), Rows::new(&mut work.k, n_kv));
+        for span in &mut batch.spans {
+            let cache = CacheRows::new(span.pages, span.position, span.rows.len())?;
+            let (first, position, v) = (span.rows.start, span.position, &work.v);
+            self.each_row(span.rows.len(), &|i| {
+                let (cos, sin) = rotation.table[(first + i) * 2 * rotation.pairs..][..2 * rotation.pairs].split_at(rotation.pairs);
+                // SAFETY: each row is written by one task.
+                let (q, k) = unsafe { (q.row(first + i), k.row(first + i)) };
+                let head_work = HeadWork { norm: q_norm, style: rotation.style, cos, sin };
+                q.chunks_exact_mut(s.head_dim).for_each(|head| self.finish_head(head, &head_work));
+                let head_work = HeadWork { norm: k_norm, ..head_work };
+                k.chunks_exact_mut(s.head_dim).for_each(|head| self.finish_head(head, &head_work));
+                let v = &v[(first + i) * n_kv..(first + i + 1) * n_kv];
+                for (head, (k, v)) in k.chunks_exact(s.head_dim).zip(v.chunks_exact(s.head_dim)).enumerate() {
+                    // SAFETY: the token's place in the cache is written by its row's task alone.
+                    unsafe {
+                        cache.store(self.isa, position + i, args.layer, KEYS, head, k);
+                        cache.store(self.isa, position + i, args.layer, VALUES, head, v);
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn attend(&self, work: &mut Workspace, batch: &Batch, args: &Attend) -> Result<()> {
+        let work = work_of(work)?;
+        let (n, s) = (work.n, work.shape);
+        let (n_q, group) = (s.n_head * s.head_dim, s.n_head / s.n_head_kv);
+        work.acts.set_shape(n, n_q);
+        let mut tasks = Vec::new();
+        for span in &batch.spans {
+            let pages = span.pages.iter().map(|page| CpuPage::of(page)).collect::<Result<Vec<_>>>()?;
+            let pages: Arc<[&CpuPage]> = pages.into();
+            for tile in (0..span.rows.len()).step_by(QUERY_TILE) {
+                let rows = tile..span.rows.len().min(tile + QUERY_TILE);
+                tasks.extend((0..s.n_head_kv).map(|head| (span.rows.start, span.position, rows.clone(), head, pages.clone())));
+            }
+        }
+        {
+            let out = Rows::new(work.acts.values_mut(), n_q);
+            let q = &work.q;
+            self.pool.run(tasks.len(), &|i| {
+                let (first, position, rows, kv_head, pages) = &tasks[i];
+                let mut queries = Vec::with_capacity(rows.len() * group);
+                for row in rows.clone() {
+                    let end = position + row + 1;
+                    let begin = args.window.map_or(0, |window| end.saturating_sub(window));
+                    for head in kv_head * group..(kv_head + 1) * group {
+                        let at = (first + row) * n_q + head * s.head_dim;
+                        // SAFETY: a head of a row belongs to one task.
+                        let out = unsafe { out.part(first + row, head * s.head_dim, s.head_dim) };
+                        queries.push(Query { q: &q[at..at + s.head_dim], out, begin, end });
+                    }
+                }
+                let heads = PageHeads { pages, layer: args.layer, head: *kv_head };
+                attention::attend(self.isa, &mut queries, &heads, args.scale, args.softcap);
+            });
+        }
+        self.quantize(work);
+        Ok(())
+    }
+
+    fn proj_add(&self, work: &mut Workspace, args: &LinearAdd) -> Result<()> {
+        self.linear_add(work, args)
+    }
+
+    fn norm_gate_up_act(&self, work: &mut Workspace, args: &NormGateUpAct) -> Result<()> {
+        let work = work_of(work)?;
+        let (n, n_ff, exact) = (work.n, work.shape.n_ff, work.shape.exact);
+        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
+        let mut jobs = [
+            Job { matrix: matrix_of(&args.gate.weight)?, out: &mut work.gate[..n * n_ff], bias: bias_of(args.gate)?, accumulate: false },
+            Job { matrix: matrix_of(&args.up.weight)?, out: &mut work.up[..n * n_ff], bias: bias_of(args.up)?, accumulate: false },
+        ];
+        matmul(&self.pool, self.isa, &work.acts, &mut jobs, exact);
+        work.acts.set_shape(n, n_ff);
+        {
+            let out = Rows::new(work.acts.values_mut(), n_ff);
+            let (gate, up) = (&work.gate, &work.up);
+            self.each_row(n, &|i| {
+                let range = i * n_ff..(i + 1) * n_ff;
+                let (gate, up) = (&gate[range.clone()], &up[range]);
+                // SAFETY: each row is written by one task.
+                let out = unsafe { out.row(i) };
+                match args.activation {
+                    Activation::Silu => vector::mul_silu(self.isa, gate, up, out),
+                    Activation::GeluTanh => vector::mul_gelu_tanh(self.isa, gate, up, out),
+                }
+            });
+        }
+        self.quantize(work);
+        Ok(())
+    }
+
+    fn down_add(&self, work: &mut Workspace, args: &LinearAdd) -> Result<()> {
+        self.linear_add(work, args)
+    }
+
+    fn logits<'w>(&self, work: &'w mut Workspace, args: &Logits) -> Result<&'w [f32]> {
+        let work = work_of(work)?;
+        let (rows, n_vocab, exact) = (args.rows.len(), work.shape.n_vocab, work.shape.exact);
+        if rows > work.shape.logit_rows || args.rows.end > work.n {
+            return Err(Error::Internal(format!("logits of rows {:?} in a step of {}", args.rows, work.n)));
+        }
+        self.norm_to_acts(work, args.rows.start, rows, gain_of(&args.norm)?);
+        let out = &mut work.logits[..rows * n_vocab];
+        let job = Job { matrix: matrix_of(args.output)?, out, bias: None, accumulate: false };
+        matmul(&self.pool, self.isa, &work.acts, &mut [job], exact);
+        if let Some(cap) = args.softcap {
+            vector::softcap(self.isa, &mut work.logits[..rows * n_vocab], cap);
+        }
+        Ok(&work.logits[..rows * n_vocab])
+    }
+}

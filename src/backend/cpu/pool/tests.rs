@@ -1,0 +1,179 @@
+use super::*;
+use std::sync::Barrier;
+use std::sync::atomic::AtomicU32;
+
+/// Runs `f` on each of the pool's threads once: a task ends only when all threads have one.
+fn on_every_thread(pool: &Pool, f: impl Fn(usize) + Sync) {
+    let all_here = Barrier::new(pool.threads());
+    pool.run(pool.threads(), &|i| {
+        all_here.wait();
+        f(i);
+    });
+}
+
+/// Waits until every worker has parked.
+fn wait_until_parked(pool: &Pool) {
+    let Source::Workers(workers) = &pool.source else { return };
+    let started = Instant::now();
+    while workers.shared.board.0.parked.load(Ordering::SeqCst) < workers.handles.len() {
+        assert!(started.elapsed() < Duration::from_secs(20), "an idle worker does not park");
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn every_index_runs_once() {
+    for threads in [0, 1, 2, 3, 7] {
+        let pool = Pool::new(threads).unwrap();
+        assert_eq!(pool.threads(), threads.max(1));
+        for n in [0, 1, 2, 3, 8, 61, 1000] {
+            let seen: Vec<AtomicU32> = (0..n).map(|_| AtomicU32::new(0)).collect();
+            pool.run(n, &|i| {
+                seen[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{threads} threads, {n} tasks");
+        }
+    }
+}
+
+#[test]
+fn what_tasks_write_is_visible_to_the_caller() {
+    let pool = Pool::new(3).unwrap();
+    let sums: Vec<AtomicU64> = (0..16).map(|_| AtomicU64::new(0)).collect();
+    for round in 1..=5000u64 {
+        pool.run(sums.len(), &|i| sums[i].store(round * (i as u64 + 1), Ordering::Relaxed));
+        let total: u64 = sums.iter().map(|s| s.load(Ordering::Relaxed)).sum();
+        assert_eq!(total, round * 136);
+    }
+}
+
+#[test]
+fn workers_take_part_park_and_wake() {
+    let pool = Pool::new(4).unwrap();
+    for _ in 0..5 {
+        wait_until_parked(&pool);
+        let names = Mutex::new(Vec::new());
+        on_every_thread(&pool, |_| names.lock().unwrap().push(thread::current().name().unwrap_or("").to_owned()));
+        let mut names = names.into_inner().unwrap();
+        names.retain(|name| name.starts_with("rocmforge-"));
+        names.sort();
+        assert_eq!(names, ["rocmforge-1", "rocmforge-2", "rocmforge-3"]);
+    }
+}
+
+#[test]
+fn a_busy_pool_leaves_the_run_to_its_caller() {
+    let pool = Pool::new(3).unwrap();
+    let count = AtomicUsize::new(0);
+    on_every_thread(&pool, |_| {
+        let here = thread::current().id();
+        pool.run(10, &|_| {
+            assert_eq!(thread::current().id(), here);
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+    });
+    assert_eq!(count.into_inner(), 30);
+}
+
+#[test]
+fn many_callers_share_one_pool() {
+    let pool = Pool::new(3).unwrap();
+    let count = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for n in 0..500 {
+                    pool.run(n % 17, &|_| {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            });
+        }
+    });
+    let expected: usize = (0..500).map(|n| n % 17).sum();
+    assert_eq!(count.into_inner(), 4 * expected);
+}
+
+/// A payload that no panic hook has seen: the tests stay quiet.
+fn panic_quietly(payload: &'static str) -> ! {
+    resume_unwind(Box::new(payload))
+}
+
+#[test]
+fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+    let pool = Pool::new(3).unwrap();
+    for round in 0..20 {
+        let payload = catch_unwind(AssertUnwindSafe(|| {
+            on_every_thread(&pool, |i| {
+                if i == round % 3 {
+                    panic_quietly("task failed");
+                }
+            })
+        }))
+        .unwrap_err();
+        assert_eq!(payload.downcast_ref(), Some(&"task failed"));
+        let count = AtomicUsize::new(0);
+        pool.run(100, &|_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 100);
+    }
+}
+
+#[test]
+fn nothing_starts_after_a_panic() {
+    let pool = Pool::new(2).unwrap();
+    let after = AtomicUsize::new(0);
+    let all_here = Barrier::new(2);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        pool.run(1000, &|i| {
+            if i < 2 {
+                all_here.wait(); // both threads are in the run,
+                panic_quietly("both"); // and both fail
+            }
+            after.fetch_add(1, Ordering::Relaxed);
+        })
+    }));
+    assert!(result.is_err());
+    // The thread that panics first has set the flag before it goes on, the other was past its look by then.
+    assert_eq!(after.into_inner(), 0);
+}
+
+#[test]
+fn drop_joins_spinning_and_parked_workers() {
+    for parked in [false, true] {
+        let pool = Pool::new(4).unwrap();
+        pool.run(8, &|_| {});
+        if parked {
+            wait_until_parked(&pool);
+        }
+        let Source::Workers(workers) = &pool.source else { unreachable!() };
+        let shared = Arc::downgrade(&workers.shared);
+        drop(pool);
+        assert!(shared.upgrade().is_none(), "a worker outlives the pool");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn workers_block_signals_but_not_faults_and_the_caller_keeps_its_mask() {
+    use std::mem::MaybeUninit;
+    let blocked = |signal: libc::c_int| {
+        let mut mask = MaybeUninit::uninit();
+        // SAFETY: a null set only queries; `mask` is initialised by the call.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
+            libc::sigismember(mask.as_ptr(), signal) == 1
+        }
+    };
+    let caller = thread::current().id();
+    let before = blocked(libc::SIGUSR1);
+    let pool = Pool::new(3).unwrap();
+    assert_eq!(blocked(libc::SIGUSR1), before);
+    on_every_thread(&pool, |_| {
+        if thread::current().id() != caller {
+            assert!(blocked(libc::SIGUSR1) && blocked(libc::SIGTERM) && blocked(libc::SIGCHLD));
+            assert!(!blocked(libc::SIGSEGV) && !blocked(libc::SIGBUS));
+        }
+    });
+}

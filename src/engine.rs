@@ -1,0 +1,246 @@
+//! The engine (threads, processor, log) and the models that it loads: network, tokenizer and chat template together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use once_cell::sync::OnceCell;
+
+use crate::backend::Backend;
+use crate::backend::cpu::{CpuBackend, features::Isa, pool::Pool};
+use crate::chat::{ChatTemplate, RenderOptions};
+use crate::error::{Error, Result};
+use crate::gguf::{Metadata, Source};
+use crate::load::ModelFile;
+use crate::model::Network;
+use crate::tokenizer::{self, Tokenizer};
+
+/// Threads that an engine takes at most when it is not told how many.
+pub const MAX_DEFAULT_THREADS: usize = 64;
+/// Threads that may be asked for.
+pub const MAX_THREADS: usize = 1024;
+
+/// How serious a log message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For those who look into the engine.
+    Debug = 1,
+    /// What was loaded, and how.
+    Info = 2,
+    /// Something works less well than it could.
+    Warning = 3,
+    /// Something failed; the call's error says the same.
+    Error = 4,
+}
+
+/// Receives log messages; may be called from any thread that uses the engine.
+pub type Log = Box<dyn Fn(LogLevel, &str) + Send + Sync>;
+
+/// How to make an [`Engine`].
+#[derive(Default)]
+pub struct EngineOptions {
+    /// Threads in all, that of the caller included; 0: as many as the process may use.
+    pub threads: usize,
+    /// The best instruction set to use; `None`: what the processor has.
+    pub isa: Option<Isa>,
+    /// Where log messages go; `None`: nowhere.
+    pub log: Option<Log>,
+}
+
+/// Threads and processor, shared by all models that it loads.
+pub struct Engine {
+    pool: Arc<Pool>,
+    isa: Isa,
+    log: Option<Log>,
+}
+
+/// How to load a [`Model`].
+#[derive(Default)]
+pub struct ModelOptions<'a> {
+    /// Use the weights where the file is mapped, without a copy: loads at once, computes more slowly, and the file
+    /// must not be truncated while the model lives.
+    pub mapped: bool,
+    /// Treat the text as if the file named this pre-tokenizer (`tokenizer.ggml.pre`).
+    pub pre: Option<&'a str>,
+    /// Take the tokenizer from this Hugging Face `tokenizer.json` and not from the metadata.
+    pub tokenizer_json: Option<&'a [u8]>,
+    /// Take this Jinja source and not the file's chat template.
+    pub chat_template: Option<&'a str>,
+    /// Called with the fraction that is loaded, on the calling thread; false cancels the load.
+    pub progress: Option<&'a mut dyn FnMut(f32) -> bool>,
+}
+
+impl Engine {
+    /// Makes an engine and its threads.
+    pub fn new(options: EngineOptions) -> Result<Engine> {
+        if options.threads > MAX_THREADS {
+            return Err(Error::argument(format!("{} threads were asked for, at most {MAX_THREADS} are served", options.threads)));
+        }
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_DEFAULT_THREADS),
+            n => n,
+        };
+        let isa = options.isa.map_or(Isa::detect(), |cap| cap.min(Isa::detect()));
+        let engine = Engine { pool: Arc::new(Pool::new(threads)?), isa, log: options.log };
+        engine.log(LogLevel::Info, || format!("CPU engine: {threads} threads, {}", isa.name()));
+        Ok(engine)
+    }
+
+    /// Threads in all, that of the caller included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Sends a message to the log, if there is one.
+    pub fn log(&self, level: LogLevel, message: impl FnOnce() -> String) {
+        if let Some(log) = &self.log {
+            log(level, &message());
+        }
+    }
+
+    /// Loads the model at `path`, all its parts if it is split.
+    pub fn load(self: &Arc<Self>, path: &Path, options: ModelOptions) -> Result<Arc<Model>> {
+        self.load_file(ModelFile::open(path, options.mapped)?, options)
+    }
+
+    /// Loads a model from a [`Source`]: memory, or the host's reader.
+    pub fn load_source(self: &Arc<Self>, source: Box<dyn Source + '_>, options: ModelOptions) -> Result<Arc<Model>> {
+        self.load_file(ModelFile::from_source(source)?, options)
+    }
+
+    fn load_file(self: &Arc<Self>, mut file: ModelFile, options: ModelOptions) -> Result<Arc<Model>> {
+        let began = Instant::now();
+        let mut always = |_| true;
+        let progress = options.progress.unwrap_or(&mut always);
+        if !progress(0.0) {
+            return Err(Error::Cancelled);
+        }
+        let packed = !file.is_mapped();
+        let backend: Arc<dyn Backend> = Arc::new(CpuBackend::new(self.pool.clone(), self.isa, packed));
+        // The configuration is checked before the vocabulary is read: the commoner refusal, and the cheaper one.
+        let network = Network::load(&file, backend, progress)?;
+        let tokenizer = match options.tokenizer_json {
+            Some(json) => Tokenizer::from_json("tokenizer.json", json)?,
+            None => {
+                let pre = options.pre.map(str::to_string);
+                Tokenizer::from_metadata(&file.metadata, &tokenizer::Options { pre })?
+            }
+        };
+        if tokenizer.vocab_size() > network.n_vocab() {
+            return Err(Error::malformed(
+                file.name(),
+                format!(
+                    "the tokenizer has {} tokens, the embedding only {} rows",
+                    tokenizer.vocab_size(),
+                    network.n_vocab()
+                ),
+            ));
+        }
+        let template = match options.chat_template {
+            Some(source) => Some(source.to_string()),
+            None => file.metadata.string("tokenizer.chat_template")?.map(str::to_string),
+        };
+        let mut metadata = std::mem::take(&mut file.metadata);
+        // The tokenizer holds what these arrays said; a vocabulary need not be in memory twice.
+        metadata.drop_arrays("tokenizer.ggml.");
+        let model = Model {
+            path: PathBuf::from(metadata.file()),
+            tensor_bytes: file.tensor_bytes(),
+            parameters: file.tensors.iter().map(|t| t.dimensions.iter().product::<usize>() as u64).sum(),
+            engine: self.clone(),
+            metadata,
+            network,
+            tokenizer,
+            template,
+            chat: OnceCell::new(),
+        };
+        self.log(LogLevel::Info, || {
+            format!(
+                "loaded {}: {}, {} layers, {:.1} MB in {:.0} ms",
+                model.path.display(),
+                model.network.config.architecture,
+                model.network.config.block_count,
+                model.tensor_bytes as f64 / 1e6,
+                began.elapsed().as_secs_f64() * 1e3
+            )
+        });
+        Ok(Arc::new(model))
+    }
+}
+
+/// A loaded model: immutable, usable from any number of threads, shared by all its sessions.
+pub struct Model {
+    /// Where it came from (`<memory>`, `<reader>` if not from a path).
+    pub path: PathBuf,
+    /// The file's key-value pairs, without the arrays of the vocabulary.
+    pub metadata: Metadata,
+    /// Bytes of all tensors in the file.
+    pub tensor_bytes: u64,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    engine: Arc<Engine>,
+    network: Network,
+    tokenizer: Tokenizer,
+    template: Option<String>,
+    chat: OnceCell<ChatTemplate>,
+}
+
+impl Model {
+    /// The engine that loaded it.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Configuration and weights.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Text to tokens and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Tokens of `text`. `add_special` adds what the metadata asks for (BOS, EOS), though no second BOS before one
+    /// that a chat template has written; `parse_special` reads `<|im_start|>` and its like as tokens, not as text.
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        let mut tokens = self.tokenizer.encode(text, add_special, parse_special)?;
+        if let [first, second, ..] = tokens.as_slice()
+            && first == second
+            && add_special
+            && self.tokenizer.add_bos()
+            && Some(*first) == self.tokenizer.bos()
+        {
+            tokens.remove(0);
+        }
+        Ok(tokens)
+    }
+
+    /// The Jinja source of the chat template, if there is one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.template.as_deref()
+    }
+
+    /// The text of a conversation in the model's own chat format.
+    pub fn format_chat(&self, messages_json: &str, options: &RenderOptions) -> Result<String> {
+        self.chat.get_or_try_init(|| self.compile(self.template.as_deref()))?.render(messages_json, options)
+    }
+
+    /// The text of a conversation in the format of another template.
+    pub fn format_chat_with(&self, template: &str, messages_json: &str, options: &RenderOptions) -> Result<String> {
+        self.compile(Some(template))?.render(messages_json, options)
+    }
+
+    fn compile(&self, template: Option<&str>) -> Result<ChatTemplate> {
+        let source = template.ok_or_else(|| {
+            Error::Template(format!("{} has none (tokenizer.chat_template); give one as an option", self.path.display()))
+        })?;
+        let text = |id: Option<u32>| id.and_then(|id| self.tokenizer.token_text(id)).unwrap_or_default();
+        ChatTemplate::new(source, text(self.tokenizer.bos()), text(self.tokenizer.eos()))
+    }
+}
