@@ -1,3 +1,4 @@
 //! The CPU backend.
 pub mod features;
 pub mod pool;
+pub mod vector;
