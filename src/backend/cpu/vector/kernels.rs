@@ -3,6 +3,8 @@
 //! # Safety
 //! Every function demands that the processor has the instruction set of `V`, that the calling function
 //! enables it, and that the slices' lengths fit together as [`super`] checks.
+//!
+//! The closures are `#[inline(always)]` too: out of line, they would not have the features of their caller.
 #![allow(clippy::missing_safety_doc)]
 
 use half::f16;
@@ -42,9 +44,13 @@ unsafe fn store<V: Lanes>(v: V, p: *mut f32, count: usize) {
 #[inline(always)]
 unsafe fn map2<V: Lanes>(a: *const f32, b: *const f32, out: *mut f32, n: usize, f: impl Fn(V, V) -> V) {
     // SAFETY: `sweep` stays within `n`; a register is loaded before its place is stored to.
-    sweep::<V>(n, |at, count| unsafe {
-        store(f(load(a.add(at), count), load(b.add(at), count)), out.add(at), count);
-    });
+    sweep::<V>(
+        n,
+        #[inline(always)]
+        |at, count| unsafe {
+            store(f(load(a.add(at), count), load(b.add(at), count)), out.add(at), count);
+        },
+    );
 }
 
 /// In place, element by element.
@@ -52,7 +58,11 @@ unsafe fn map2<V: Lanes>(a: *const f32, b: *const f32, out: *mut f32, n: usize, 
 unsafe fn map<V: Lanes>(x: &mut [f32], f: impl Fn(V) -> V) {
     let p = x.as_mut_ptr();
     // SAFETY: `sweep` stays within the slice.
-    sweep::<V>(x.len(), |at, count| unsafe { store(f(load(p.add(at), count)), p.add(at), count) });
+    sweep::<V>(
+        x.len(),
+        #[inline(always)]
+        |at, count| unsafe { store(f(load(p.add(at), count)), p.add(at), count) },
+    );
 }
 
 #[inline(always)]
@@ -90,7 +100,14 @@ pub unsafe fn rms_norm<V: Lanes>(x: &[f32], gain: &[f32], eps: f32, out: &mut [f
     // SAFETY: as the caller's.
     unsafe {
         let factor = rms_factor::<V>(x, eps);
-        map2::<V>(x.as_ptr(), gain.as_ptr(), out.as_mut_ptr(), x.len(), |x, gain| x.mul(factor).mul(gain));
+        map2::<V>(
+            x.as_ptr(),
+            gain.as_ptr(),
+            out.as_mut_ptr(),
+            x.len(),
+            #[inline(always)]
+            |x, gain| x.mul(factor).mul(gain),
+        );
     }
 }
 
@@ -100,14 +117,30 @@ pub unsafe fn rms_norm_in_place<V: Lanes>(x: &mut [f32], gain: &[f32], eps: f32)
     unsafe {
         let factor = rms_factor::<V>(x, eps);
         let p = x.as_mut_ptr();
-        map2::<V>(p, gain.as_ptr(), p, x.len(), |x, gain| x.mul(factor).mul(gain));
+        map2::<V>(
+            p,
+            gain.as_ptr(),
+            p,
+            x.len(),
+            #[inline(always)]
+            |x, gain| x.mul(factor).mul(gain),
+        );
     }
 }
 
 #[inline(always)]
 pub unsafe fn add_assign<V: Lanes>(y: &mut [f32], x: &[f32]) {
     // SAFETY: as the caller's.
-    unsafe { map2::<V>(y.as_ptr(), x.as_ptr(), y.as_mut_ptr(), y.len(), |y, x| y.add(x)) }
+    unsafe {
+        map2::<V>(
+            y.as_ptr(),
+            x.as_ptr(),
+            y.as_mut_ptr(),
+            y.len(),
+            #[inline(always)]
+            |y, x| y.add(x),
+        )
+    }
 }
 
 #[inline(always)]
@@ -115,7 +148,14 @@ pub unsafe fn axpy<V: Lanes>(a: f32, x: &[f32], y: &mut [f32]) {
     // SAFETY: as the caller's.
     unsafe {
         let a = V::splat(a);
-        map2::<V>(y.as_ptr(), x.as_ptr(), y.as_mut_ptr(), y.len(), |y, x| x.mul_add(a, y))
+        map2::<V>(
+            y.as_ptr(),
+            x.as_ptr(),
+            y.as_mut_ptr(),
+            y.len(),
+            #[inline(always)]
+            |y, x| x.mul_add(a, y),
+        )
     }
 }
 
@@ -124,7 +164,11 @@ pub unsafe fn scale<V: Lanes>(x: &mut [f32], factor: f32) {
     // SAFETY: as the caller's.
     unsafe {
         let factor = V::splat(factor);
-        map::<V>(x, |x| x.mul(factor))
+        map::<V>(
+            x,
+            #[inline(always)]
+            |x| x.mul(factor),
+        )
     }
 }
 
@@ -174,7 +218,13 @@ unsafe fn exp_lanes<V: Lanes>(x: V) -> V {
 #[inline(always)]
 pub unsafe fn exp<V: Lanes>(x: &mut [f32]) {
     // SAFETY: as the caller's.
-    unsafe { map::<V>(x, |x| exp_lanes(x)) }
+    unsafe {
+        map::<V>(
+            x,
+            #[inline(always)]
+            |x| exp_lanes(x),
+        )
+    }
 }
 
 #[inline(always)]
@@ -229,7 +279,11 @@ pub unsafe fn softcap<V: Lanes>(x: &mut [f32], cap: f32) {
     // SAFETY: as the caller's.
     unsafe {
         let (cap, reciprocal) = (V::splat(cap), V::splat(1.0 / cap));
-        map::<V>(x, |x| softcap_lanes(x, cap, reciprocal))
+        map::<V>(
+            x,
+            #[inline(always)]
+            |x| softcap_lanes(x, cap, reciprocal),
+        )
     }
 }
 
@@ -237,10 +291,17 @@ pub unsafe fn softcap<V: Lanes>(x: &mut [f32], cap: f32) {
 pub unsafe fn mul_silu<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     // SAFETY: as the caller's.
     unsafe {
-        map2::<V>(gate.as_ptr(), up.as_ptr(), out.as_mut_ptr(), out.len(), |gate, up| {
-            let logistic_inverse = V::splat(1.0).add(exp_lanes(V::splat(0.0).sub(gate)));
-            gate.div(logistic_inverse).mul(up)
-        })
+        map2::<V>(
+            gate.as_ptr(),
+            up.as_ptr(),
+            out.as_mut_ptr(),
+            out.len(),
+            #[inline(always)]
+            |gate, up| {
+                let logistic_inverse = V::splat(1.0).add(exp_lanes(V::splat(0.0).sub(gate)));
+                gate.div(logistic_inverse).mul(up)
+            },
+        )
     }
 }
 
@@ -248,12 +309,19 @@ pub unsafe fn mul_silu<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
 pub unsafe fn mul_gelu_tanh<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     // SAFETY: as the caller's.
     unsafe {
-        map2::<V>(gate.as_ptr(), up.as_ptr(), out.as_mut_ptr(), out.len(), |gate, up| {
-            // (1 + tanh u) / 2 is the logistic function of 2u.
-            let cubic = gate.mul(gate).mul(gate).mul_add(V::splat(GELU_CUBIC), gate);
-            let logistic_inverse = V::splat(1.0).add(exp_lanes(cubic.mul(V::splat(-2.0 * SQRT_2_OVER_PI))));
-            gate.div(logistic_inverse).mul(up)
-        })
+        map2::<V>(
+            gate.as_ptr(),
+            up.as_ptr(),
+            out.as_mut_ptr(),
+            out.len(),
+            #[inline(always)]
+            |gate, up| {
+                // (1 + tanh u) / 2 is the logistic function of 2u.
+                let cubic = gate.mul(gate).mul(gate).mul_add(V::splat(GELU_CUBIC), gate);
+                let logistic_inverse = V::splat(1.0).add(exp_lanes(cubic.mul(V::splat(-2.0 * SQRT_2_OVER_PI))));
+                gate.div(logistic_inverse).mul(up)
+            },
+        )
     }
 }
 
@@ -301,11 +369,15 @@ pub unsafe fn rope_neox<V: Lanes>(row: &mut [f32], head_dim: usize, cos: &[f32],
     for head in row.chunks_exact_mut(head_dim) {
         let p = head.as_mut_ptr();
         // SAFETY: elements under `2 · half` are within the head.
-        sweep::<V>(half, |i, count| unsafe {
-            let (cos, sin): (V, V) = (load(cos.as_ptr().add(i), count), load(sin.as_ptr().add(i), count));
-            let (a, b): (V, V) = (load(p.add(i), count), load(p.add(half + i), count));
-            store(a.mul(cos).sub(b.mul(sin)), p.add(i), count);
-            store(a.mul_add(sin, b.mul(cos)), p.add(half + i), count);
-        });
+        sweep::<V>(
+            half,
+            #[inline(always)]
+            |i, count| unsafe {
+                let (cos, sin): (V, V) = (load(cos.as_ptr().add(i), count), load(sin.as_ptr().add(i), count));
+                let (a, b): (V, V) = (load(p.add(i), count), load(p.add(half + i), count));
+                store(a.mul(cos).sub(b.mul(sin)), p.add(i), count);
+                store(a.mul_add(sin, b.mul(cos)), p.add(half + i), count);
+            },
+        );
     }
 }
