@@ -38,14 +38,26 @@
 #  endif
 #endif
 
+// As a text's length: the text ends at its first NUL.
+#define RF_STRLEN SIZE_MAX
+
 
 
 
 // What a callback returns to go on; anything else cancels.
 #define RF_CONTINUE 0
 
-// `rf_chat_options.flags`: do not end with the beginning of the assistant's next turn.
-#define RF_CHAT_NO_GENERATION_PROMPT 1
+// Version of this header.
+#define RF_VERSION_MAJOR 0
+
+// Version of this header.
+#define RF_VERSION_MINOR 1
+
+// Version of this header.
+#define RF_VERSION_PATCH 0
+
+// Number of the binary interface that this header describes. It grows when functions or fields are added.
+#define RF_ABI_VERSION 1
 
 // `rf_engine_options.isa`: the best that the processor has.
 #define RF_ISA_AUTO 0
@@ -91,6 +103,17 @@
 // `rf_model_special_token`: padding.
 #define RF_TOKEN_PAD 5
 
+// `rf_model_tokenize`: add what the model's metadata asks for (BOS before, EOS after). A text that begins with the
+// BOS token already, as chat templates write it, gets no second one.
+#define RF_TOKENIZE_ADD_SPECIAL 1
+
+// `rf_model_tokenize`: read control tokens such as `<|im_start|>` in the text as tokens. Leave it off for text from
+// users, so that they cannot forge a turn. `rf_model_detokenize`: write control tokens as text.
+#define RF_TOKENIZE_SPECIAL 2
+
+// `rf_chat_options.flags`: do not end with the beginning of the assistant's next turn.
+#define RF_CHAT_NO_GENERATION_PROMPT 1
+
 // `rf_sampler_options.flags`: always the likeliest token (the lowest id of equals). Penalties and biases still act;
 // the other fields do not.
 #define RF_SAMPLER_GREEDY 1
@@ -123,26 +146,6 @@
 // `rf_generate_options.flags`: when the context is full, end with `RF_FULL` and not with `RF_E_CONTEXT_FULL`.
 #define RF_GENERATE_STOP_WHEN_FULL 4
 
-// `rf_model_tokenize`: add what the model's metadata asks for (BOS before, EOS after). A text that begins with the
-// BOS token already, as chat templates write it, gets no second one.
-#define RF_TOKENIZE_ADD_SPECIAL 1
-
-// `rf_model_tokenize`: read control tokens such as `<|im_start|>` in the text as tokens. Leave it off for text from
-// users, so that they cannot forge a turn. `rf_model_detokenize`: write control tokens as text.
-#define RF_TOKENIZE_SPECIAL 2
-
-// Version of this header.
-#define RF_VERSION_MAJOR 0
-
-// Version of this header.
-#define RF_VERSION_MINOR 1
-
-// Version of this header.
-#define RF_VERSION_PATCH 0
-
-// Number of the binary interface that this header describes. It grows when functions or fields are added.
-#define RF_ABI_VERSION 1
-
 // Stops work from any thread. It has a life of its own, so that a user interface may hold it past a session's end.
 typedef struct rf_cancel_token rf_cancel_token;
 
@@ -164,35 +167,9 @@ typedef struct rf_session rf_session;
 // Outcome of a call: `RF_OK` (0), a positive normal outcome, or a negative error.
 typedef int32_t rf_status;
 
-// A text's first byte.
-typedef const char *Text;
-
-// How to format a conversation. Begin with `RF_CHAT_OPTIONS_INIT`; zero means the default in every field.
-typedef struct {
-    // `sizeof(rf_chat_options)`.
-    uint32_t struct_size;
-    // `RF_CHAT_…`, or 0.
-    uint32_t flags;
-    // Tools that the model may call: a JSON array of function definitions, as OpenAI's API takes it. NULL: none.
-    Text tools_json;
-    // Length of `tools_json` in bytes. 0: it ends at its NUL.
-    size_t tools_json_len;
-    // A JSON object of further variables for the template, such as {"enable_thinking": false}. NULL: none.
-    Text extra_json;
-    // Length of `extra_json` in bytes. 0: it ends at its NUL.
-    size_t extra_json_len;
-    // A Jinja template to use this once instead of the model's. NULL: the model's.
-    Text chat_template;
-    // Length of `chat_template` in bytes. 0: it ends at its NUL.
-    size_t chat_template_len;
-} rf_chat_options;
-
-// A callback's user data: handed back as it came.
-typedef void *UserData;
-
 // Receives log messages (`level` is one of `RF_LOG_…`; `message` is UTF-8, not NUL-terminated, and the library's).
 // May be called from any thread that uses the engine, also from several at once. Must not unwind.
-typedef void (*rf_log_callback)(UserData user_data, int32_t level, const char *message, size_t message_len);
+typedef void (*rf_log_callback)(void *user_data, int32_t level, const char *message, size_t message_len);
 
 // How to make an engine. Begin with `RF_ENGINE_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
@@ -207,12 +184,12 @@ typedef struct {
     // Receives log messages. NULL: the library is silent.
     rf_log_callback on_log;
     // Given to `on_log`.
-    UserData log_user_data;
+    void *log_user_data;
 } rf_engine_options;
 
 // Receives the fraction that is loaded, from 0 to 1, on the calling thread. `RF_CONTINUE` goes on, anything else
 // cancels the load. Must not unwind.
-typedef int32_t (*rf_progress_callback)(UserData user_data, float fraction);
+typedef int32_t (*rf_progress_callback)(void *user_data, float fraction);
 
 // How to load a model. Begin with `RF_MODEL_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
@@ -223,25 +200,25 @@ typedef struct {
     // Called while loading. NULL: not.
     rf_progress_callback on_progress;
     // Given to `on_progress`.
-    UserData progress_user_data;
+    void *progress_user_data;
     // Split text as this pre-tokenizer does (`tokenizer.ggml.pre`, such as "llama-bpe"), whatever the file says.
     // UTF-8. NULL: as the file says; one that the library does not know is refused by its name.
-    Text pre_tokenizer;
+    const char *pre_tokenizer;
     // Length of `pre_tokenizer` in bytes. 0: it ends at its NUL.
     size_t pre_tokenizer_len;
     // A Hugging Face `tokenizer.json` (its text, not its path) to use instead of the file's tokenizer. NULL: none.
-    Text tokenizer_json;
+    const char *tokenizer_json;
     // Length of `tokenizer_json` in bytes. 0: it ends at its NUL.
     size_t tokenizer_json_len;
     // A Jinja chat template to use instead of the file's. NULL: the file's.
-    Text chat_template;
+    const char *chat_template;
     // Length of `chat_template` in bytes. 0: it ends at its NUL.
     size_t chat_template_len;
 } rf_model_options;
 
 // Fills `buffer` with the `n` bytes from `offset` of the file; 0 for success, anything else for failure. Called on
 // the calling thread of `rf_model_load_reader`. Must not unwind.
-typedef int32_t (*rf_read_callback)(UserData user_data, uint64_t offset, void *buffer, size_t n);
+typedef int32_t (*rf_read_callback)(void *user_data, uint64_t offset, void *buffer, size_t n);
 
 // A host's own file, such as an entry of a game's asset pack. Begin with `RF_READER_INIT`.
 typedef struct {
@@ -254,7 +231,7 @@ typedef struct {
     // Reads from it.
     rf_read_callback read;
     // Given to `read`.
-    UserData user_data;
+    void *user_data;
 } rf_reader;
 
 // What a model is. Begin with `RF_MODEL_INFO_INIT`.
@@ -281,6 +258,26 @@ typedef struct {
 
 // A token's number in the vocabulary, from 0 to `rf_model_info.n_vocab - 1`.
 typedef uint32_t rf_token;
+
+// How to format a conversation. Begin with `RF_CHAT_OPTIONS_INIT`; zero means the default in every field.
+typedef struct {
+    // `sizeof(rf_chat_options)`.
+    uint32_t struct_size;
+    // `RF_CHAT_…`, or 0.
+    uint32_t flags;
+    // Tools that the model may call: a JSON array of function definitions, as OpenAI's API takes it. NULL: none.
+    const char *tools_json;
+    // Length of `tools_json` in bytes. 0: it ends at its NUL.
+    size_t tools_json_len;
+    // A JSON object of further variables for the template, such as {"enable_thinking": false}. NULL: none.
+    const char *extra_json;
+    // Length of `extra_json` in bytes. 0: it ends at its NUL.
+    size_t extra_json_len;
+    // A Jinja template to use this once instead of the model's. NULL: the model's.
+    const char *chat_template;
+    // Length of `chat_template` in bytes. 0: it ends at its NUL.
+    size_t chat_template_len;
+} rf_chat_options;
 
 // A number to add to a token's logit.
 typedef struct {
@@ -351,7 +348,7 @@ typedef struct {
     int32_t finish;
     // Whole UTF-8, NUL-terminated, never NULL, often empty: bytes that may become a character and text that may become
     // a stop string are held back. The session's, until the next call on it.
-    Text text;
+    const char *text;
     // Its length in bytes, without the NUL.
     size_t text_len;
 } rf_piece;
@@ -359,7 +356,7 @@ typedef struct {
 // Receives the pieces of `rf_session_generate` on the calling thread. `piece` is valid during the call. `RF_CONTINUE`
 // goes on, anything else ends the generation with `RF_CANCELLED`. Must not unwind; calls on the same session get
 // `RF_E_BUSY`.
-typedef int32_t (*rf_piece_callback)(UserData user_data, const rf_piece *piece);
+typedef int32_t (*rf_piece_callback)(void *user_data, const rf_piece *piece);
 
 // How to generate. Begin with `RF_GENERATE_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
@@ -376,13 +373,13 @@ typedef struct {
     // Tokens that end the generation besides the model's own. NULL: none. Copied.
     const rf_token *stop_tokens;
     // NUL-terminated texts that end the generation and are not returned; `n_stop_strings` of them. NULL: none. Copied.
-    const Text *stop_strings;
+    const char *const *stop_strings;
     // How many.
     size_t n_stop_strings;
     // Receives the pieces; only `rf_session_generate` uses it.
     rf_piece_callback on_piece;
     // Given to `on_piece`.
-    UserData piece_user_data;
+    void *piece_user_data;
 } rf_generate_options;
 
 // What a session has done. Begin with `RF_SESSION_STATS_INIT`.
@@ -419,537 +416,38 @@ typedef struct {
 #define RF_FULL 4
 
 // An argument is outside what its function documents (NULL, a bad flag, an unknown token, invalid UTF-8 …).
-#define RF_E_ARGUMENT -1
+#define RF_E_ARGUMENT (-1)
 
 // The operating system or the host's reader refused: missing file, no permission, a failed read.
-#define RF_E_IO -2
+#define RF_E_IO (-2)
 
 // The file's bytes contradict their format, or it is damaged or incomplete.
-#define RF_E_FORMAT -3
+#define RF_E_FORMAT (-3)
 
 // Valid, but not served by this version: an architecture, a tensor type, a tokenizer, a newer option.
-#define RF_E_UNSUPPORTED -4
+#define RF_E_UNSUPPORTED (-4)
 
 // Memory could not be had.
-#define RF_E_OUT_OF_MEMORY -5
+#define RF_E_OUT_OF_MEMORY (-5)
 
 // The tokens do not fit into the session's context; nothing was consumed.
-#define RF_E_CONTEXT_FULL -6
+#define RF_E_CONTEXT_FULL (-6)
 
 // The session is in use on another thread, or in one of its own callbacks.
-#define RF_E_BUSY -7
+#define RF_E_BUSY (-7)
 
 // The chat template is missing, does not parse, or refused the messages.
-#define RF_E_TEMPLATE -8
+#define RF_E_TEMPLATE (-8)
 
 // The caller's buffer is too small; the size that is needed was written.
-#define RF_E_BUFFER -9
+#define RF_E_BUFFER (-9)
 
 // A defect of the library. A session that met one refuses further work: free it.
-#define RF_E_INTERNAL -100
+#define RF_E_INTERNAL (-100)
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
-
-// Makes a cancel token that is not raised. One token may serve any number of sessions and loads.
-//
-// Ownership: `*token` is the caller's, to be freed by `rf_cancel_token_free`.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT`.
-// Since: 0.1
-RF_API rf_status rf_cancel_token_create(rf_cancel_token **token, rf_error **err);
-
-// Raises the token: running and later calls that heed it return `RF_CANCELLED` until it is reset. A running call
-// returns after the stage of the network that it is in, far less than the time of a token.
-//
-// Ownership: `token` stays the caller's; NULL is allowed and does nothing.
-// Threads: any, at any time.
-// Errors: none.
-// Since: 0.1
-RF_API
-void rf_cancel_token_cancel(const rf_cancel_token *token);
-
-// Lowers the token, so that work goes on.
-//
-// Ownership: `token` stays the caller's; NULL is allowed and does nothing.
-// Threads: any, at any time.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_cancel_token_reset(const rf_cancel_token *token);
-
-// Frees a token. Sessions that were given it keep what they need of it.
-//
-// Ownership: takes `token`; NULL is allowed.
-// Threads: any, but no other call may use this handle at the same time.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_cancel_token_free(rf_cancel_token *token);
-
-// The text of a conversation, as the model's chat template writes it, NUL-terminated in the caller's buffer. Tokenize
-// it with `RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_SPECIAL`.
-//
-// `messages_json` is a JSON array such as
-// [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}].
-//
-// Ownership: all texts and the buffer stay the caller's; `opts` may be NULL. `*needed` becomes the length without the
-//     NUL; with `buffer` NULL that is all.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (not the JSON that is asked for), `RF_E_TEMPLATE` (no template, or it refuses the messages),
-//     `RF_E_BUFFER` (nothing written but `*needed`).
-// Since: 0.1
-RF_API
-rf_status rf_model_format_chat(const rf_model *model,
-                               const char *messages_json,
-                               size_t messages_json_len,
-                               const rf_chat_options *opts,
-                               char *buffer,
-                               size_t capacity,
-                               size_t *needed,
-                               rf_error **err);
-
-// The Jinja source of the model's chat template, NUL-terminated in the caller's buffer.
-//
-// Ownership: the buffer stays the caller's. `*needed` becomes the length without the NUL; with `buffer` NULL that is
-//     all.
-// Threads: any.
-// Errors: `RF_E_TEMPLATE` (the model has none), `RF_E_BUFFER` (nothing written but `*needed`).
-// Since: 0.1
-RF_API
-rf_status rf_model_chat_template(const rf_model *model,
-                                 char *buffer,
-                                 size_t capacity,
-                                 size_t *needed,
-                                 rf_error **err);
-
-// Makes an engine: its threads, and nothing global.
-//
-// Ownership: `*engine` is the caller's, to be freed by `rf_engine_free`; `opts` may be NULL and is not kept.
-// Threads: any; the engine may be used by any number of threads at once.
-// Errors: `RF_E_ARGUMENT`, `RF_E_UNSUPPORTED` (a newer option), `RF_E_IO` (threads could not be started).
-// Since: 0.1
-RF_API rf_status rf_engine_create(const rf_engine_options *opts, rf_engine **engine, rf_error **err);
-
-// Threads that the engine uses, the caller's included; 0 for NULL.
-//
-// Ownership: `engine` stays the caller's.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API uint32_t rf_engine_threads(const rf_engine *engine);
-
-// The instruction set that the engine uses: one of `RF_ISA_…`; 0 for NULL.
-//
-// Ownership: `engine` stays the caller's.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API uint32_t rf_engine_isa(const rf_engine *engine);
-
-// Frees an engine. Models that it loaded keep what they need of it until they are freed themselves.
-//
-// Ownership: takes `engine`; NULL is allowed.
-// Threads: any, but no other call may use this handle at the same time.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_engine_free(rf_engine *engine);
-
-// The status that the failed call returned.
-//
-// Ownership: `err` stays the caller's; NULL gives `RF_OK`.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API rf_status rf_error_status(const rf_error *err);
-
-// A sentence that names the file, the place in it and the cause, in English, as NUL-terminated UTF-8.
-//
-// Ownership: the text belongs to `err` and lives as long; NULL gives "".
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API const char *rf_error_message(const rf_error *err);
-
-// Frees an error.
-//
-// Ownership: takes `err`; NULL is allowed.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_error_free(rf_error *err);
-
-// Loads a GGUF model from a file. If the file's name is that of a part (`NAME-00001-of-00003.gguf`), its fellows are
-// loaded with it.
-//
-// Ownership: `*model` is the caller's, to be freed by `rf_model_free`; `path` and `opts` (may be NULL) are not kept.
-// Threads: any; the engine may load several models at once. `on_progress` runs on the calling thread.
-// Errors: `RF_E_IO`, `RF_E_FORMAT`, `RF_E_UNSUPPORTED`, `RF_E_OUT_OF_MEMORY`, `RF_E_ARGUMENT`; `RF_CANCELLED` if
-//     `on_progress` asked for it. The message names the file, and the key or tensor.
-// Since: 0.1
-RF_API
-rf_status rf_model_load(const rf_engine *engine,
-                        const char *path,
-                        size_t path_len,
-                        const rf_model_options *opts,
-                        rf_model **model,
-                        rf_error **err);
-
-// Loads a GGUF model from memory. The bytes are copied as far as they are needed.
-//
-// Ownership: `*model` is the caller's, to be freed by `rf_model_free`; the bytes and `opts` (may be NULL) are not kept.
-// Threads: any; `on_progress` runs on the calling thread.
-// Errors: as `rf_model_load`; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP` and for a part of a split model.
-// Since: 0.1
-RF_API
-rf_status rf_model_load_memory(const rf_engine *engine,
-                               const void *bytes,
-                               size_t n_bytes,
-                               const rf_model_options *opts,
-                               rf_model **model,
-                               rf_error **err);
-
-// Loads a GGUF model through a reader of the host.
-//
-// Ownership: `*model` is the caller's, to be freed by `rf_model_free`; `reader` and `opts` (may be NULL) are not kept.
-// Threads: any; `reader->read` and `on_progress` run on the calling thread.
-// Errors: as `rf_model_load`; `RF_E_IO` if the reader fails; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP` and for a part of a
-//     split model.
-// Since: 0.1
-RF_API
-rf_status rf_model_load_reader(const rf_engine *engine,
-                               const rf_reader *reader,
-                               const rf_model_options *opts,
-                               rf_model **model,
-                               rf_error **err);
-
-// Frees a model. Sessions that use it keep what they need of it until they are freed themselves.
-//
-// Ownership: takes `model`; NULL is allowed.
-// Threads: any, but no other call may use this handle at the same time.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_model_free(rf_model *model);
-
-// Writes what the model is to `*info`.
-//
-// Ownership: `info` stays the caller's; its `struct_size` must be set (`RF_MODEL_INFO_INIT`).
-// Threads: any.
-// Errors: `RF_E_ARGUMENT`.
-// Since: 0.1
-RF_API rf_status rf_model_get_info(const rf_model *model, rf_model_info *info, rf_error **err);
-
-// The number of metadata entries of the model's file; 0 for NULL.
-//
-// Ownership: `model` stays the caller's.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API size_t rf_model_metadata_count(const rf_model *model);
-
-// The key of metadata entry `index`, in the file's order, as NUL-terminated text in the caller's buffer.
-//
-// Ownership: the buffer stays the caller's. `*needed` becomes the length without the NUL; with `buffer` NULL that
-//     is all.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (no such entry), `RF_E_BUFFER` (nothing written but `*needed`).
-// Since: 0.1
-RF_API
-rf_status rf_model_metadata_key(const rf_model *model,
-                                size_t index,
-                                char *buffer,
-                                size_t capacity,
-                                size_t *needed,
-                                rf_error **err);
-
-// The value of metadata entry `key` as NUL-terminated text in the caller's buffer: a string as it is, a number in
-// decimal, a boolean as "true" or "false", an array as JSON.
-//
-// Ownership: the buffer stays the caller's. `*needed` becomes the length without the NUL; with `buffer` NULL that
-//     is all.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (no such key; the vocabulary's arrays are not kept), `RF_E_BUFFER` (nothing written but
-//     `*needed`).
-// Since: 0.1
-RF_API
-rf_status rf_model_metadata_value(const rf_model *model,
-                                  const char *key,
-                                  size_t key_len,
-                                  char *buffer,
-                                  size_t capacity,
-                                  size_t *needed,
-                                  rf_error **err);
-
-// Writes the id of a special token (`which` is one of `RF_TOKEN_…`) to `*token`.
-//
-// Ownership: `model` and `token` stay the caller's.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (unknown `which`), `RF_E_UNSUPPORTED` (the model has no such token).
-// Since: 0.1
-RF_API
-rf_status rf_model_special_token(const rf_model *model,
-                                 uint32_t which,
-                                 rf_token *token,
-                                 rf_error **err);
-
-// 1 if `token` ends a generation (the model's end of sequence, end of turn, and their like), else 0.
-//
-// Ownership: `model` stays the caller's.
-// Threads: any.
-// Errors: none; NULL and unknown tokens give 0.
-// Since: 0.1
-RF_API int32_t rf_model_is_end_token(const rf_model *model, rf_token token);
-
-// Makes a sampler.
-//
-// Ownership: `*sampler` is the caller's, to be freed by `rf_sampler_free`; `opts` may be NULL and is not kept.
-// Threads: any; the sampler may be used by any number of sessions at once.
-// Errors: `RF_E_ARGUMENT` (a field out of its range, named in the message), `RF_E_UNSUPPORTED` (a newer option).
-// Since: 0.1
-RF_API
-rf_status rf_sampler_create(const rf_sampler_options *opts,
-                            rf_sampler **sampler,
-                            rf_error **err);
-
-// Frees a sampler. Sessions that use it keep what they need of it.
-//
-// Ownership: takes `sampler`; NULL is allowed.
-// Threads: any, but no other call may use this handle at the same time.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_sampler_free(rf_sampler *sampler);
-
-// Makes an empty session.
-//
-// Ownership: `*session` is the caller's, to be freed by `rf_session_free`; it keeps the model alive. `opts` may be NULL
-//     and is not kept.
-// Threads: any; sessions on one model are independent.
-// Errors: `RF_E_ARGUMENT`, `RF_E_OUT_OF_MEMORY`, `RF_E_UNSUPPORTED` (a newer option).
-// Since: 0.1
-RF_API
-rf_status rf_session_create(const rf_model *model,
-                            const rf_session_options *opts,
-                            rf_session **session,
-                            rf_error **err);
-
-// Frees a session.
-//
-// Ownership: takes `session`; NULL is allowed.
-// Threads: any, but no other call may use this handle at the same time.
-// Errors: none.
-// Since: 0.1
-RF_API void rf_session_free(rf_session *session);
-
-// Appends tokens and computes the logits that follow the last of them. All or nothing: after any other outcome than
-// `RF_OK` the session holds the tokens that it held before.
-//
-// Ownership: `tokens` stays the caller's.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT` (no token, or one outside the vocabulary), `RF_E_CONTEXT_FULL`, `RF_E_OUT_OF_MEMORY`,
-//     `RF_E_FORMAT` (a damaged weight made the logits meaningless), `RF_E_BUSY`; `RF_CANCELLED`.
-// Since: 0.1
-RF_API
-rf_status rf_session_decode(rf_session *session,
-                            const rf_token *tokens,
-                            size_t n_tokens,
-                            rf_error **err);
-
-// The logits that follow the last token: `*n_vocab` numbers.
-//
-// Ownership: the numbers are the session's, until the next call that changes it.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT` (nothing was decoded since creation or rewinding), `RF_E_BUSY`.
-// Since: 0.1
-RF_API
-rf_status rf_session_logits(const rf_session *session,
-                            const float **logits,
-                            size_t *n_vocab,
-                            rf_error **err);
-
-// Chooses a token from the logits. It is not appended: give it to `rf_session_decode`. Only the random state that this
-// session keeps for `sampler` changes; it begins anew when another sampler is used.
-//
-// Ownership: `sampler` (NULL: the default sampler) and `token` stay the caller's.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT` (nothing was decoded since creation or rewinding), `RF_E_BUSY`.
-// Since: 0.1
-RF_API
-rf_status rf_session_sample(rf_session *session,
-                            const rf_sampler *sampler,
-                            rf_token *token,
-                            rf_error **err);
-
-// Begins a generation for `rf_session_next`, from where the session stands. Without it, `rf_session_next` begins one
-// with the defaults.
-//
-// Ownership: `opts` may be NULL and is not kept.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT`, `RF_E_UNSUPPORTED` (a newer option), `RF_E_BUSY`.
-// Since: 0.1
-RF_API
-rf_status rf_session_begin(rf_session *session,
-                           const rf_generate_options *opts,
-                           rf_error **err);
-
-// The next token and its text, in `*piece`: `RF_OK` while the generation goes on; `RF_DONE` (or `RF_FULL`) with the
-// last piece, which may have text too, and from then on until `rf_session_begin`. The token is appended to the session
-// by the next call that needs it there.
-//
-// Ownership: `piece` stays the caller's; its `struct_size` must be set (`RF_PIECE_INIT`). Its text is the session's,
-//     until the next call on it.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT` (nothing was decoded yet), `RF_E_CONTEXT_FULL`, `RF_E_OUT_OF_MEMORY`, `RF_E_FORMAT`,
-//     `RF_E_BUSY`; `RF_CANCELLED`, after which the generation can go on.
-// Since: 0.1
-RF_API
-rf_status rf_session_next(rf_session *session,
-                          rf_piece *piece,
-                          rf_error **err);
-
-// Generates until the end, a piece at a time to `opts->on_piece`. Returns `RF_DONE` (or `RF_FULL`) at the end, and
-// `RF_CANCELLED` if the callback or a cancel token asked for it; the generation can then go on with `rf_session_next`.
-//
-// Ownership: `opts` is not kept; it must name a callback.
-// Threads: one at a time; the callback runs on the calling thread.
-// Errors: as `rf_session_begin` and `rf_session_next`.
-// Since: 0.1
-RF_API
-rf_status rf_session_generate(rf_session *session,
-                              const rf_generate_options *opts,
-                              rf_error **err);
-
-// Shortens the session to its first `n_tokens` tokens, at once. The logits are gone until the next decode; decode the
-// last token again if you want them.
-//
-// Ownership: none.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT` (more than it holds), `RF_E_BUSY`.
-// Since: 0.1
-RF_API
-rf_status rf_session_rewind(rf_session *session,
-                            size_t n_tokens,
-                            rf_error **err);
-
-// Tokens that the session holds now, and tokens that fit. Either output may be NULL.
-//
-// Ownership: the outputs stay the caller's.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT`, `RF_E_BUSY`.
-// Since: 0.1
-RF_API rf_status rf_session_usage(const rf_session *session, size_t *used, size_t *capacity, rf_error **err);
-
-// The tokens that the session holds: `*n_tokens` of them.
-//
-// Ownership: the tokens are the session's, until the next call that changes it.
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT`, `RF_E_BUSY`.
-// Since: 0.1
-RF_API
-rf_status rf_session_tokens(const rf_session *session,
-                            const rf_token **tokens,
-                            size_t *n_tokens,
-                            rf_error **err);
-
-// Writes what the session has done to `*stats`.
-//
-// Ownership: `stats` stays the caller's; its `struct_size` must be set (`RF_SESSION_STATS_INIT`).
-// Threads: one at a time.
-// Errors: `RF_E_ARGUMENT`, `RF_E_BUSY`.
-// Since: 0.1
-RF_API rf_status rf_session_get_stats(const rf_session *session, rf_session_stats *stats, rf_error **err);
-
-// The tokens of a text.
-//
-// Ownership: `text` and `tokens` stay the caller's. `*n_tokens` becomes the number of tokens; with `tokens` NULL that
-//     is all.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (not UTF-8, unknown flag), `RF_E_BUFFER` (more than `capacity` tokens; nothing written but
-//     `*n_tokens`).
-// Since: 0.1
-RF_API
-rf_status rf_model_tokenize(const rf_model *model,
-                            const char *text,
-                            size_t text_len,
-                            uint32_t flags,
-                            rf_token *tokens,
-                            size_t capacity,
-                            size_t *n_tokens,
-                            rf_error **err);
-
-// The text of tokens, as NUL-terminated whole UTF-8 in the caller's buffer. Bytes that form no character become
-// U+FFFD. `flags` may be `RF_TOKENIZE_SPECIAL`.
-//
-// Ownership: `tokens` and the buffer stay the caller's. `*needed` becomes the length without the NUL; with `buffer`
-//     NULL that is all.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (an unknown token or flag), `RF_E_BUFFER` (nothing written but `*needed`).
-// Since: 0.1
-RF_API
-rf_status rf_model_detokenize(const rf_model *model,
-                              const rf_token *tokens,
-                              size_t n_tokens,
-                              uint32_t flags,
-                              char *buffer,
-                              size_t capacity,
-                              size_t *needed,
-                              rf_error **err);
-
-// One token as the vocabulary writes it, NUL-terminated in the caller's buffer: for looking at, not for joining to a
-// text (use `rf_model_detokenize`).
-//
-// Ownership: the buffer stays the caller's. `*needed` becomes the length without the NUL; with `buffer` NULL that is
-//     all.
-// Threads: any.
-// Errors: `RF_E_ARGUMENT` (an unknown token), `RF_E_BUFFER` (nothing written but `*needed`).
-// Since: 0.1
-RF_API
-rf_status rf_model_token_text(const rf_model *model,
-                              rf_token token,
-                              char *buffer,
-                              size_t capacity,
-                              size_t *needed,
-                              rf_error **err);
-
-// The library's version, such as "0.1.0".
-//
-// Ownership: static.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API const char *rf_version(void);
-
-// The number of the binary interface that the library has.
-//
-// Ownership: none.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API uint32_t rf_abi_version(void);
-
-// 1 if the library serves a program that was compiled against the header with this number (give `RF_ABI_VERSION`),
-// else 0. Worth asking once after loading the library at run time.
-//
-// Ownership: none.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API
-int32_t rf_abi_compatible(uint32_t abi_version);
-
-// 1 if the library was built with a feature ("cpu"; "hip" is reserved), else 0.
-//
-// Ownership: `name` stays the caller's.
-// Threads: any.
-// Errors: none; NULL and unknown names give 0.
-// Since: 0.1
-RF_API int32_t rf_has_feature(const char *name);
-
-// The name of a status, such as "RF_E_FORMAT"; "unknown status" for other numbers.
-//
-// Ownership: static.
-// Threads: any.
-// Errors: none.
-// Since: 0.1
-RF_API const char *rf_status_name(rf_status status);
 
 // The status that the failed call returned.
 //
@@ -1454,22 +952,21 @@ RF_API rf_status rf_session_get_stats(const rf_session *session, rf_session_stat
 }  // extern "C"
 #endif  // __cplusplus
 
-#endif  /* ROCMFORGE_H */
-
-/* Initialisers: RF_..._INIT sets struct_size and zeroes the rest. */
+// Initialisers: they set struct_size and zero the rest.
 #ifdef __cplusplus
-#  define RF_INIT_(type) type{sizeof(type)}
+#  define RF_INIT_(type) [] { type zero{}; zero.struct_size = sizeof(type); return zero; }()
 #else
-#  define RF_INIT_(type) {sizeof(type)}
+#  define RF_INIT_(type) {.struct_size = sizeof(type)}
 #endif
-#define RF_CHAT_OPTIONS_INIT RF_INIT_(rf_chat_options)
 #define RF_ENGINE_OPTIONS_INIT RF_INIT_(rf_engine_options)
 #define RF_MODEL_OPTIONS_INIT RF_INIT_(rf_model_options)
 #define RF_READER_INIT RF_INIT_(rf_reader)
 #define RF_MODEL_INFO_INIT RF_INIT_(rf_model_info)
+#define RF_CHAT_OPTIONS_INIT RF_INIT_(rf_chat_options)
 #define RF_SAMPLER_OPTIONS_INIT RF_INIT_(rf_sampler_options)
 #define RF_SESSION_OPTIONS_INIT RF_INIT_(rf_session_options)
 #define RF_PIECE_INIT RF_INIT_(rf_piece)
 #define RF_GENERATE_OPTIONS_INIT RF_INIT_(rf_generate_options)
 #define RF_SESSION_STATS_INIT RF_INIT_(rf_session_stats)
 
+#endif  /* ROCMFORGE_H */

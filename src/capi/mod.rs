@@ -5,7 +5,7 @@
 #![allow(non_camel_case_types)] // the names are C's
 #![allow(clippy::missing_safety_doc)] // the header's comments state what each pointer must be
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 // In the order in which the header tells the story.
 mod error;
@@ -75,13 +75,9 @@ pub const RF_E_BUFFER: rf_status = -9;
 /// A defect of the library. A session that met one refuses further work: free it.
 pub const RF_E_INTERNAL: rf_status = -100;
 
+// cbindgen writes no value that is not a literal: the header has it from cbindgen.toml.
 /// As a text's length: the text ends at its first NUL.
 pub const RF_STRLEN: usize = usize::MAX;
 
 /// What a callback returns to go on; anything else cancels.
 pub const RF_CONTINUE: i32 = 0;
-
-/// A callback's user data: handed back as it came.
-pub(crate) type UserData = *mut std::ffi::c_void;
-/// A text's first byte.
-pub(crate) type Text = *const c_char;
