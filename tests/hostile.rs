@@ -126,16 +126,41 @@ fn absurd_counts() {
         bench.refuse(&with(|g| g.claimed_tensors = Some(huge)), RF_E_FORMAT, &["tensors"]);
         bench.refuse(&with(|g| g.claimed_entries = Some(huge)), RF_E_FORMAT, &["metadata"]);
         let string = huge.to_le_bytes().to_vec();
-        bench.refuse(&with(|g| drop(g.set("x.string", V::Raw(8, string)))), RF_E_FORMAT, &["x.string"]);
+        bench.refuse(
+            &with(|g| {
+                g.set("x.string", V::Raw(8, string));
+            }),
+            RF_E_FORMAT,
+            &["x.string"],
+        );
         for element in 0..=12u32 {
             let mut array = element.to_le_bytes().to_vec();
             array.extend(huge.to_le_bytes());
-            bench.refuse(&with(|g| drop(g.set("x.array", V::Raw(9, array)))), RF_E_FORMAT, &["x.array"]);
+            bench.refuse(
+                &with(|g| {
+                    g.set("x.array", V::Raw(9, array));
+                }),
+                RF_E_FORMAT,
+                &["x.array"],
+            );
         }
     }
-    let nested: Vec<u8> = (0..9).flat_map(|_| [9u32.to_le_bytes().to_vec(), 1u64.to_le_bytes().to_vec()].concat()).collect();
-    bench.refuse(&with(|g| drop(g.set("x.nested", V::Raw(9, nested)))), RF_E_FORMAT, &["x.nested", "nests"]);
-    bench.refuse(&with(|g| drop(g.set("x.type", V::Raw(77, vec![])))), RF_E_FORMAT, &["x.type", "77"]);
+    let nested: Vec<u8> =
+        (0..9).flat_map(|_| [9u32.to_le_bytes().to_vec(), 1u64.to_le_bytes().to_vec()].concat()).collect();
+    bench.refuse(
+        &with(|g| {
+            g.set("x.nested", V::Raw(9, nested));
+        }),
+        RF_E_FORMAT,
+        &["x.nested", "nests"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("x.type", V::Raw(77, vec![]));
+        }),
+        RF_E_FORMAT,
+        &["x.type", "77"],
+    );
     bench.still_works();
 }
 
@@ -158,7 +183,8 @@ fn tensors_out_of_place() {
         last.offset = Some(500_001);
     });
     bench.refuse(&odd, RF_E_FORMAT, &["not aligned"]);
-    let stray = T { name: "blk.0.ffn_gate_exps.weight".into(), dims: vec![32], type_id: 0, offset: None, bytes: vec![0; 128] };
+    let stray =
+        T { name: "blk.0.ffn_gate_exps.weight".into(), dims: vec![32], type_id: 0, offset: None, bytes: vec![0; 128] };
     bench.refuse(&with(|g| g.tensors.push(stray)), RF_E_UNSUPPORTED, &["ffn_gate_exps"]);
     // A type that ggml numbers and that is not served is refused by its name.
     let iq1 = |g: &mut Gguf| {
@@ -174,7 +200,8 @@ fn tensors_out_of_place() {
 fn weights_that_are_not_finite() {
     let bench = Bench::new();
     for scale in [0x7e00u16, 0x7c00, 0xfc00] {
-        let bytes = with(|g| tiny::to_q8_0(g.tensor("blk.1.ffn_down.weight"), |block| if block == 3 { scale } else { 0x2000 }));
+        let bytes =
+            with(|g| tiny::to_q8_0(g.tensor("blk.1.ffn_down.weight"), |block| if block == 3 { scale } else { 0x2000 }));
         let path = bench.file("bad.gguf", &bytes);
         let (status, message) = bench.load_path(&path, 0);
         assert_eq!(status, RF_E_FORMAT, "{message}");
@@ -190,19 +217,91 @@ fn configurations_that_cannot_be() {
     let bench = Bench::new();
     for key in ["block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count"] {
         let key = format!("llama.{key}");
-        bench.refuse(&with(|g| drop(g.remove(&key))), RF_E_FORMAT, &[&key, "missing"]);
-        bench.refuse(&with(|g| drop(g.set(&key, V::U32(u32::MAX)))), RF_E_FORMAT, &[&key]);
-        bench.refuse(&with(|g| drop(g.set(&key, V::Str("many".into())))), RF_E_FORMAT, &[&key, "string"]);
+        bench.refuse(
+            &with(|g| {
+                g.remove(&key);
+            }),
+            RF_E_FORMAT,
+            &[&key, "missing"],
+        );
+        bench.refuse(
+            &with(|g| {
+                g.set(&key, V::U32(u32::MAX));
+            }),
+            RF_E_FORMAT,
+            &[&key],
+        );
+        bench.refuse(
+            &with(|g| {
+                g.set(&key, V::Str("many".into()));
+            }),
+            RF_E_FORMAT,
+            &[&key, "string"],
+        );
     }
-    bench.refuse(&with(|g| drop(g.set("llama.attention.head_count", V::U32(5)))), RF_E_FORMAT, &["head_count"]);
-    bench.refuse(&with(|g| drop(g.set("llama.attention.head_count_kv", V::U32(3)))), RF_E_FORMAT, &["head_count_kv"]);
-    bench.refuse(&with(|g| drop(g.set("llama.rope.dimension_count", V::U32(7)))), RF_E_FORMAT, &["rope.dimension_count"]);
-    bench.refuse(&with(|g| drop(g.set("llama.rope.freq_base", V::F32(f32::NAN)))), RF_E_FORMAT, &["rope.freq_base"]);
-    bench.refuse(&with(|g| drop(g.set("llama.rope.scaling.type", V::Str("magic".into())))), RF_E_UNSUPPORTED, &["magic"]);
-    bench.refuse(&with(|g| drop(g.set("llama.expert_count", V::U32(8)))), RF_E_UNSUPPORTED, &["expert"]);
-    bench.refuse(&with(|g| drop(g.set("general.architecture", V::Str("mamba".into())))), RF_E_UNSUPPORTED, &["mamba", "llama"]);
-    bench.refuse(&with(|g| drop(g.remove("general.architecture"))), RF_E_FORMAT, &["general.architecture"]);
-    bench.refuse(&with(|g| drop(g.set("general.alignment", V::U32(33)))), RF_E_FORMAT, &["general.alignment"]);
+    bench.refuse(
+        &with(|g| {
+            g.set("llama.attention.head_count", V::U32(5));
+        }),
+        RF_E_FORMAT,
+        &["head_count"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("llama.attention.head_count_kv", V::U32(3));
+        }),
+        RF_E_FORMAT,
+        &["head_count_kv"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("llama.rope.dimension_count", V::U32(7));
+        }),
+        RF_E_FORMAT,
+        &["rope.dimension_count"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("llama.rope.freq_base", V::F32(f32::NAN));
+        }),
+        RF_E_FORMAT,
+        &["rope.freq_base"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("llama.rope.scaling.type", V::Str("magic".into()));
+        }),
+        RF_E_UNSUPPORTED,
+        &["magic"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("llama.expert_count", V::U32(8));
+        }),
+        RF_E_UNSUPPORTED,
+        &["expert"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("general.architecture", V::Str("mamba".into()));
+        }),
+        RF_E_UNSUPPORTED,
+        &["mamba", "llama"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.remove("general.architecture");
+        }),
+        RF_E_FORMAT,
+        &["general.architecture"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("general.alignment", V::U32(33));
+        }),
+        RF_E_FORMAT,
+        &["general.alignment"],
+    );
     let twice = with(|g| g.metadata.push(("general.architecture".into(), V::Str("llama".into()))));
     bench.refuse(&twice, RF_E_FORMAT, &["general.architecture", "twice"]);
     bench.still_works();
@@ -212,15 +311,51 @@ fn configurations_that_cannot_be() {
 fn vocabularies_that_cannot_be() {
     let bench = Bench::new();
     for key in ["tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.scores"] {
-        bench.refuse(&with(|g| drop(g.remove(key))), RF_E_FORMAT, &[key]);
+        bench.refuse(
+            &with(|g| {
+                g.remove(key);
+            }),
+            RF_E_FORMAT,
+            &[key],
+        );
     }
-    bench.refuse(&with(|g| drop(g.set("tokenizer.ggml.model", V::Str("rwkv".into())))), RF_E_UNSUPPORTED, &["rwkv"]);
-    bench.refuse(&with(|g| drop(g.set("tokenizer.ggml.scores", V::F32s(vec![0.0; 3])))), RF_E_FORMAT, &["scores"]);
-    bench.refuse(&with(|g| drop(g.set("tokenizer.ggml.token_type", V::I32s(vec![1; 3])))), RF_E_FORMAT, &["token_type"]);
-    bench.refuse(&with(|g| drop(g.set("tokenizer.ggml.bos_token_id", V::U32(1 << 30)))), RF_E_FORMAT, &["bos_token_id"]);
+    bench.refuse(
+        &with(|g| {
+            g.set("tokenizer.ggml.model", V::Str("rwkv".into()));
+        }),
+        RF_E_UNSUPPORTED,
+        &["rwkv"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("tokenizer.ggml.scores", V::F32s(vec![0.0; 3]));
+        }),
+        RF_E_FORMAT,
+        &["scores"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("tokenizer.ggml.token_type", V::I32s(vec![1; 3]));
+        }),
+        RF_E_FORMAT,
+        &["token_type"],
+    );
+    bench.refuse(
+        &with(|g| {
+            g.set("tokenizer.ggml.bos_token_id", V::U32(1 << 30));
+        }),
+        RF_E_FORMAT,
+        &["bos_token_id"],
+    );
     let mut invalid = 5u64.to_le_bytes().to_vec();
     invalid.extend(b"ab\xff\xfec");
-    bench.refuse(&with(|g| drop(g.set("general.name", V::Raw(8, invalid)))), RF_E_FORMAT, &["general.name", "UTF-8"]);
+    bench.refuse(
+        &with(|g| {
+            g.set("general.name", V::Raw(8, invalid));
+        }),
+        RF_E_FORMAT,
+        &["general.name", "UTF-8"],
+    );
     let gpt2 = |g: &mut Gguf| {
         g.set("tokenizer.ggml.model", V::Str("gpt2".into()))
             .set("tokenizer.ggml.pre", V::Str("from-the-future".into()))

@@ -75,8 +75,7 @@ pub const RF_E_BUFFER: rf_status = -9;
 /// A defect of the library. A session that met one refuses further work: free it.
 pub const RF_E_INTERNAL: rf_status = -100;
 
-// cbindgen writes no value that is not a literal: the header has it from cbindgen.toml.
-/// As a text's length: the text ends at its first NUL.
+/// As a text's length: the text ends at its first NUL. (The header defines it as SIZE_MAX, which cbindgen cannot.)
 pub const RF_STRLEN: usize = usize::MAX;
 
 /// What a callback returns to go on; anything else cancels.

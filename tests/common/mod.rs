@@ -51,11 +51,7 @@ pub fn load(path: &Path) -> Arc<Model> {
 
 /// The real models that golden data exists for: the name in `golden/`, and where the file is.
 pub fn golden_models() -> Vec<(&'static str, PathBuf)> {
-    let cached = [
-        "SmolLM2-135M-Instruct.Q4_1",
-        "gemma-3-270m-q4_k_m",
-        "qwen2.5-coder-0.5b-instruct-q4_k_m",
-    ];
+    let cached = ["SmolLM2-135M-Instruct.Q4_1", "gemma-3-270m-q4_k_m", "qwen2.5-coder-0.5b-instruct-q4_k_m"];
     let mut found: Vec<(&str, PathBuf)> =
         cached.iter().filter_map(|name| Some((*name, model_path(&format!("{name}.gguf"))?))).collect();
     found.extend(shared_path("models/stories260K-f32.v3.gguf").map(|path| ("stories260K-f32.v3", path)));
