@@ -51,8 +51,9 @@ macro_rules! gpt4 {
         concat!(contraction!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|", $digits, r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+")
     };
 }
-/// Words that also end where lower case turns to upper, in the manner of GPT-4o: `$mark` is what letters are
-/// besides their case, `$suffix` what may follow a word, `$digits` numbers, `$line` what may end punctuation.
+/// Words that also end where lower case turns to upper, in the manner of GPT-4o: `$lead` may come before a word,
+/// `$upper` and `$lower` are letters that can be upper and lower case, `$suffix` ends a word, `$digits` is a number,
+/// `$line` may follow punctuation.
 macro_rules! gpt4o {
     ($lead:literal, $upper:literal, $lower:literal, $suffix:expr, $digits:literal, $line:literal) => {
         concat!(
@@ -77,6 +78,7 @@ macro_rules! gpt4o {
         )
     };
 }
+/// The same with the letters of all scripts.
 macro_rules! cased {
     ($suffix:expr, $digits:literal) => {
         gpt4o!(

@@ -18,6 +18,8 @@ pub(super) struct Spm {
     order: Vec<u32>,
     bytes: [Option<u32>; 256],
     unknown: Option<u32>,
+    /// The characters that some token has in front of a `▁`, sorted; most vocabularies have none.
+    before_space: Vec<char>,
     /// Whether text at the start, or after a special token, gets a space in front.
     pub add_space_prefix: bool,
 }
@@ -32,7 +34,8 @@ impl Spm {
             return Err(Error::malformed(file, format!("'tokenizer.ggml.scores' holds no number for token {id}")));
         }
         let order = scores.iter().map(|&s| descending(s)).collect();
-        Ok(Spm { file: file.to_owned(), order, bytes: vocab.byte_tokens(), unknown, add_space_prefix })
+        let (bytes, before_space) = (vocab.byte_tokens(), before_space(vocab));
+        Ok(Spm { file: file.to_owned(), order, bytes, unknown, before_space, add_space_prefix })
     }
 
     /// Appends the ids of `text`, which follows a special token or the beginning if `first`.
@@ -49,19 +52,41 @@ impl Spm {
         });
 
         let mut merger = Merger::default();
-        for (start, c) in escaped.char_indices() {
+        let mut rest = escaped.as_str();
+        while !rest.is_empty() {
+            let (word, others) = rest.split_at_checked(self.independent(rest)).unwrap_or((rest, ""));
+            self.encode_word(vocab, word, &mut merger, ids)?;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// Bytes of `text` before the first place that no token reaches across: before a `▁`, unless some token has one
+    /// after the same character. Merging on either side of it is independent, and many short words are merged faster
+    /// than one long one.
+    fn independent(&self, text: &str) -> usize {
+        let spaces = text.match_indices(SPACE).map(|(at, _)| at);
+        let mut cuts = spaces.filter(|&at| match text.get(..at).and_then(|before| before.chars().next_back()) {
+            None | Some('▁') => false,
+            Some(c) => self.before_space.binary_search(&c).is_err(),
+        });
+        cuts.next().unwrap_or(text.len())
+    }
+
+    fn encode_word(&self, vocab: &Vocab, word: &str, merger: &mut Merger, ids: &mut Vec<u32>) -> Result<()> {
+        merger.clear();
+        for (start, c) in word.char_indices() {
             let len = c.len_utf8();
-            let id = escaped.get(start..start + len).and_then(|c| vocab.find(c)).unwrap_or(NO_ID);
+            let id = word.get(start..start + len).and_then(|c| vocab.find(c)).unwrap_or(NO_ID);
             merger.push(start as u32, len as u32, id);
         }
-        merger.run(|l, r| self.join(vocab, &escaped, l, r));
+        merger.run(|l, r| self.join(vocab, word, l, r));
         for piece in merger.pieces() {
             if piece.id != NO_ID {
                 ids.push(piece.id);
             } else {
                 let (start, end) = (piece.start as usize, (piece.start + piece.len) as usize);
-                let bytes = escaped.as_bytes().get(start..end).unwrap_or_default();
-                self.spell(bytes, ids)?;
+                self.spell(word.as_bytes().get(start..end).unwrap_or_default(), ids)?;
             }
         }
         Ok(())
@@ -98,6 +123,20 @@ impl Spm {
     }
 }
 
+/// The characters other than `▁` that are followed by a `▁` in some token, sorted.
+fn before_space(vocab: &Vocab) -> Vec<char> {
+    let mut found = Vec::new();
+    for text in (0..vocab.len() as u32).filter_map(|id| vocab.text(id)) {
+        let mut parts = text.split(SPACE).peekable();
+        while let Some(part) = parts.next() {
+            found.extend(part.chars().next_back().filter(|_| parts.peek().is_some()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// An integer that is the smaller, the greater the score is; equal for scores that are equal.
 fn descending(score: f32) -> u32 {
     let bits = (score + 0.0).to_bits(); // -0.0 becomes 0.0
@@ -107,7 +146,18 @@ fn descending(score: f32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::descending;
+    use super::*;
+    use crate::gguf::Strings;
+
+    #[test]
+    fn words_are_cut_where_no_token_reaches_across() {
+        let texts: Strings = ["<unk>", "▁a", "b▁", "▁▁", "c"].into_iter().collect();
+        let vocab = Vocab::new("test", texts, None).unwrap();
+        let spm = Spm::new("test", &vocab, &[0.0; 5], Some(0), false).unwrap();
+        assert_eq!(spm.before_space, ['b']);
+        assert_eq!(spm.independent("▁▁ab▁ca▁▁a"), "▁▁ab▁ca".len());
+        assert_eq!(spm.independent("▁"), "▁".len());
+    }
 
     #[test]
     fn order_of_scores() {

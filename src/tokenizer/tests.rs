@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use proptest::prelude::*;
 use serde_json::{Value as JsonValue, json};
 
 use super::*;
@@ -23,7 +24,7 @@ fn cached(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    present(cache.join("rocmforge").join(name))
+    present(cache.join("rocmforge/models").join(name))
 }
 
 fn present(path: PathBuf) -> Option<PathBuf> {
@@ -473,6 +474,47 @@ fn word_piece_json_gives_the_same_ids_as_metadata() {
     assert_eq!(ours.decode(&ids, false).unwrap(), "hello, world! it's fine.");
 }
 
+/// SentencePiece as `tokenizer.json` says it: a normalizer that writes `▁`, byte fallback, a sequence of decoders.
+#[test]
+fn sentence_piece_json() {
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+    tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
+    tokens.extend(["▁", "a", "b", "▁a", "▁ab"].map(str::to_owned));
+    let vocab: serde_json::Map<String, JsonValue> =
+        tokens.iter().enumerate().map(|(id, t)| (t.clone(), id.into())).collect();
+    let special = |id: u32| {
+        json!({"id": id, "content": tokens[id as usize], "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    };
+    let json = |decoder: JsonValue| {
+        let json = json!({
+            "version": "1.0", "truncation": null, "padding": null, "pre_tokenizer": null,
+            "added_tokens": [special(0), special(1), special(2)],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+                "pair": [], "special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}},
+            "decoder": decoder,
+            "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                      "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "vocab": vocab,
+                      "merges": ["▁ a", "▁a b"]},
+        });
+        Tokenizer::from_json("spm.json", &serde_json::to_vec(&json).unwrap())
+    };
+    let t = json(json!({"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}))
+    .unwrap();
+    let ids = t.encode("ab aé", true, false).unwrap();
+    assert_eq!(ids, [263, 262, 3 + 0xC3, 3 + 0xA9, 2]);
+    assert_eq!(t.decode(&ids, false).unwrap(), "ab aé");
+    assert_eq!((t.add_bos(), t.add_eos(), t.bos(), t.eos()), (false, true, Some(1), Some(2)));
+    let e = json(json!({"type": "BPEDecoder", "suffix": "</w>"})).unwrap_err();
+    assert!(matches!(e, Error::Unsupported { .. }) && e.to_string().contains("BPEDecoder"), "{e}");
+}
+
 #[test]
 fn json_that_is_no_tokenizer_is_refused() {
     for json in ["", "{", "null", "[]", "{}", r#"{"model": {"type": "BPE", "vocab": {}, "merges": ["a b"]}}"#] {
@@ -493,4 +535,50 @@ fn the_tokenizer_is_shared_between_threads() {
         let workers: Vec<_> = (0..4).map(|_| s.spawn(|| t.encode("abab", false, false).unwrap())).collect();
         workers.into_iter().for_each(|w| assert_eq!(w.join().unwrap(), [256, 256]));
     });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever a file says, reading it gives a tokenizer or an error, and so does encoding with it.
+    #[test]
+    fn hostile_metadata_never_panics(
+        model in 0..4usize,
+        tokens in proptest::collection::vec("[ab▁Ġ \\n]{0,3}|<0x[0-9A-F]{2}>|</s>|<.>|\\PC{0,2}", 0..40),
+        merges in proptest::collection::vec("[abĠ▁]{0,2} [ab]{0,2}", 0..3),
+        numbers in proptest::collection::vec(0..7i32, 1..40),
+        scores in proptest::collection::vec(-2.0..2.0f32, 1..40),
+        ids in proptest::collection::vec(proptest::option::weighted(0.2, 0..12u32), 8),
+        flags in proptest::collection::vec(proptest::option::of(proptest::bool::ANY), 4),
+        (trim, lengths) in (proptest::bool::weighted(0.9), proptest::bool::weighted(0.9)),
+        input in "[ab▁ \\n<>/s]{0,20}\\PC{0,5}",
+    ) {
+        let mut tokens = tokens;
+        if trim {
+            tokens.sort_unstable();
+            tokens.dedup();
+        }
+        let fit = |n: usize| if lengths { tokens.len() } else { n };
+        let cycle = |v: &[i32], n: usize| v.iter().copied().cycle().take(n).collect::<Vec<_>>();
+        let mut entries = vec![
+            ("model", text(["gpt2", "llama", "bert", "gemma4"][model])),
+            ("tokens", texts(&tokens.iter().map(String::as_str).collect::<Vec<_>>())),
+            ("merges", texts(&merges.iter().map(String::as_str).collect::<Vec<_>>())),
+            ("token_type", Value::Array(Array::I32(cycle(&numbers, fit(numbers.len()))))),
+            ("scores", Value::Array(Array::F32(scores.iter().copied().cycle().take(fit(scores.len())).collect()))),
+        ];
+        let names = ["bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls"];
+        let names = names.map(|n| format!("{n}_token_id"));
+        entries.extend(names.iter().zip(ids).filter_map(|(n, id)| Some((n.as_str(), Value::U32(id?)))));
+        let switches = ["add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix"];
+        entries.extend(switches.into_iter().zip(flags).filter_map(|(n, flag)| Some((n, Value::Bool(flag?)))));
+        if let Ok(tokenizer) = from(entries) {
+            for parse in [false, true] {
+                if let Ok(ids) = tokenizer.encode(&input, true, parse) {
+                    prop_assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
+                    tokenizer.decode(&ids, parse).unwrap();
+                }
+            }
+        }
+    }
 }

@@ -1,15 +1,160 @@
-//! stub
+//! A weight matrix on the CPU: packed for the integer kernels, or as the file has it.
+
 use super::features::Isa;
+use super::kernels::kernel;
+use super::memory::AlignedBuf;
+use super::pack::{Layout, ROWS};
 use super::pool::Pool;
-use crate::error::Result;
+use super::rows::Rows;
+use crate::error::{Error, Result};
 use crate::load::TensorBytes;
 use crate::quant::TensorType;
-pub struct Matrix { pub rows: usize, pub cols: usize, t: TensorType, bytes: TensorBytes }
+
+/// `rows × columns` weights.
+pub struct Matrix {
+    rows: usize,
+    columns: usize,
+    tensor_type: TensorType,
+    storage: Storage,
+}
+
+enum Storage {
+    /// Groups of 16 rows, each a sequence of packed blocks.
+    Packed(AlignedBuf),
+    /// The rows of the file.
+    Plain(TensorBytes),
+}
+
 impl Matrix {
-    pub fn place(t: TensorType, rows: usize, cols: usize, bytes: TensorBytes, _: bool, _: Isa, _: &Pool) -> Result<Self> { Ok(Matrix { rows, cols, t, bytes }) }
-    pub fn row(&self, r: usize, out: &mut [f32]) {
-        let rb = self.t.row_bytes(self.cols).unwrap();
-        (self.t.format().decode.unwrap())(&self.bytes.as_slice()[r * rb..(r + 1) * rb], out);
+    /// Places `rows` rows of `columns` elements. With `packed` they are rearranged where a kernel of `isa` wants it;
+    /// else `bytes` are kept and read where they are.
+    pub fn place(
+        tensor_type: TensorType,
+        rows: usize,
+        columns: usize,
+        bytes: TensorBytes,
+        packed: bool,
+        isa: Isa,
+        pool: &Pool,
+    ) -> Result<Matrix> {
+        let row_bytes = tensor_type.row_bytes(columns);
+        if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(bytes.as_slice().len()) {
+            return Err(Error::Internal(format!("{} bytes for {rows} × {columns} {}", bytes.as_slice().len(), tensor_type.name())));
+        }
+        let storage = match Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some()) {
+            Some(layout) => Storage::Packed(pack(layout, rows, columns, bytes.as_slice(), pool)?),
+            None => Storage::Plain(bytes),
+        };
+        Ok(Matrix { rows, columns, tensor_type, storage })
     }
-    pub fn bytes(&self) -> usize { self.bytes.as_slice().len() }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The type that the file has.
+    pub fn tensor_type(&self) -> TensorType {
+        self.tensor_type
+    }
+
+    /// Bytes that a multiplication reads.
+    pub fn bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Packed(packed) => packed.as_slice().len(),
+            Storage::Plain(bytes) => bytes.as_slice().len(),
+        }
+    }
+
+    /// Groups of 16 rows.
+    pub(super) fn groups(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// Bytes of a row in the file.
+    fn row_bytes(&self) -> usize {
+        self.tensor_type.row_bytes(self.columns).unwrap_or(0)
+    }
+
+    /// The rows of the file, if they are kept.
+    pub(super) fn plain_row(&self, row: usize) -> Option<&[u8]> {
+        match &self.storage {
+            Storage::Plain(bytes) => Some(&bytes.as_slice()[row * self.row_bytes()..(row + 1) * self.row_bytes()]),
+            Storage::Packed(_) => None,
+        }
+    }
+
+    /// The packed group `group`: where it lies, or packed now into `scratch`.
+    pub(super) fn group<'a>(&'a self, layout: &Layout, group: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        let blocks = self.columns / self.tensor_type.format().block_elements;
+        let size = blocks * layout.block();
+        match &self.storage {
+            Storage::Packed(packed) => &packed.as_slice()[group * size..(group + 1) * size],
+            Storage::Plain(bytes) => {
+                scratch.resize(size, 0);
+                pack_group(layout, self.rows, self.row_bytes(), group, bytes.as_slice(), scratch);
+                scratch
+            }
+        }
+    }
+
+    /// Row `row`, decoded.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.columns);
+        let format = self.tensor_type.format();
+        let Some(decode) = format.decode else { return out.fill(0.0) };
+        match &self.storage {
+            Storage::Plain(_) => decode(self.plain_row(row).unwrap_or_default(), out),
+            Storage::Packed(packed) => {
+                let Some(layout) = Layout::of(self.tensor_type) else { return out.fill(0.0) };
+                let blocks = self.columns / format.block_elements;
+                let group = &packed.as_slice()[row / ROWS * blocks * layout.block()..];
+                let mut block = [0u8; 512];
+                let block = &mut block[..format.block_bytes];
+                for (packed, out) in group.chunks_exact(layout.block()).zip(out.chunks_exact_mut(format.block_elements)) {
+                    layout.unpack(packed, row % ROWS, block);
+                    decode(block, out);
+                }
+            }
+        }
+    }
+}
+
+fn pack(layout: &Layout, rows: usize, columns: usize, bytes: &[u8], pool: &Pool) -> Result<AlignedBuf> {
+    let format = layout.tensor_type.format();
+    let blocks = columns / format.block_elements;
+    let size = blocks * layout.block();
+    let groups = rows.div_ceil(ROWS);
+    let total = groups
+        .checked_mul(size)
+        .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: format!("{rows} rows of {columns}") })?;
+    let mut packed = AlignedBuf::zeroed(total)?;
+    if total == 0 {
+        return Ok(packed);
+    }
+    let out = Rows::new(&mut packed.as_mut_slice()[..total], size);
+    // A few groups a task: packing is quick, and a task should be worth its claim.
+    let tile = groups.div_ceil(pool.threads() * 8).max(1);
+    pool.run(groups.div_ceil(tile), &|task| {
+        for group in task * tile..groups.min((task + 1) * tile) {
+            // SAFETY: each group is packed by one task.
+            pack_group(layout, rows, blocks * format.block_bytes, group, bytes, unsafe { out.row(group) });
+        }
+    });
+    Ok(packed)
+}
+
+fn pack_group(layout: &Layout, rows: usize, row_bytes: usize, group: usize, bytes: &[u8], out: &mut [u8]) {
+    let block_bytes = layout.tensor_type.format().block_bytes;
+    let first = group * ROWS;
+    let n = ROWS.min(rows - first);
+    for (i, packed) in out.chunks_exact_mut(layout.block()).enumerate() {
+        let blocks = (first..first + n).map(|row| &bytes[row * row_bytes + i * block_bytes..][..block_bytes]);
+        layout.pack(blocks, packed);
+    }
 }

@@ -4,12 +4,16 @@ pub mod acts;
 pub mod attention;
 mod cache;
 pub mod features;
+mod kernels;
 pub mod matmul;
 pub mod matrix;
 pub mod memory;
 mod ops;
+mod pack;
 pub mod pool;
 mod rows;
+mod simd;
+mod tiles;
 pub mod vector;
 
 use std::sync::Arc;

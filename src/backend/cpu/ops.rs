@@ -166,9 +166,10 @@ impl CpuBackend {
         if let Some(norm) = work.norm {
             vector::rms_norm_in_place(self.isa, head, norm.gain, norm.epsilon);
         }
+        let head_dim = head.len();
         match work.style {
-            RopeStyle::Norm => vector::rope_norm(self.isa, head, work.cos, work.sin),
-            RopeStyle::Neox => vector::rope_neox(self.isa, head, work.cos, work.sin),
+            RopeStyle::Norm => vector::rope_norm(self.isa, head, head_dim, work.cos, work.sin),
+            RopeStyle::Neox => vector::rope_neox(self.isa, head, head_dim, work.cos, work.sin),
         }
     }
 }

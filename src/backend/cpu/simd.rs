@@ -1,0 +1,328 @@
+//! What the kernels need of a vector unit. One generic kernel serves both instruction sets: a vector's lanes are
+//! consecutive rows of a packed matrix, 8 with AVX2 and 16 with AVX-512, each lane 32 bits wide.
+//!
+//! All methods are inlined into functions that enable the instruction set, which is why they are `unsafe`: nobody else
+//! may call them.
+#![allow(clippy::missing_safety_doc)]
+
+use std::arch::x86_64::*;
+
+pub(super) trait Simd: Copy {
+    /// Integers: four bytes a lane.
+    type I: Copy;
+    /// One float a lane.
+    type F: Copy;
+    /// Lanes.
+    const LANES: usize;
+    /// What [`Simd::dot4_signed`] adds to each weight, to be corrected by the sum of the activations.
+    const SIGNED_OFFSET: i32;
+
+    unsafe fn load(p: *const u8) -> Self::I;
+    unsafe fn splat_u8(x: u8) -> Self::I;
+    unsafe fn splat_i32(x: i32) -> Self::I;
+    unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// 16-bit lanes to the left by `n`, or to the right by `-n`.
+    unsafe fn shift16(a: Self::I, n: i32) -> Self::I;
+    /// Bytes of a table of 16 by the low four bits of each byte.
+    unsafe fn lookup(table: &[i8; 16], index: Self::I) -> Self::I;
+    /// `sum + Σ w·x` over 16 columns: `w` are unsigned bytes below `2^BITS`, `x` points to 16 signed ones.
+    unsafe fn dot4<const BITS: u32>(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
+    /// As [`Simd::dot4`] with signed `w`; the result has `SIGNED_OFFSET · Σ x` too much.
+    unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
+    unsafe fn to_float(a: Self::I) -> Self::F;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load_f32(p: *const f32) -> Self::F;
+    unsafe fn store_f32(p: *mut f32, a: Self::F);
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`.
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    unsafe fn load_f16(p: *const u8) -> Self::F;
+    unsafe fn load_bf16(p: *const u8) -> Self::F;
+    unsafe fn load_u8(p: *const u8) -> Self::F;
+    unsafe fn load_i8(p: *const u8) -> Self::F;
+    /// `2^(e − 128)` of one byte a lane: half of an E8M0 scale.
+    unsafe fn load_e8m0_half(p: *const u8) -> Self::F;
+    /// The sum of all lanes.
+    unsafe fn sum(a: Self::F) -> f32;
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx512Vnni;
+
+#[inline(always)]
+unsafe fn four(x: *const i8, j: usize) -> i32 {
+    unsafe { x.cast::<i32>().add(j).read_unaligned() }
+}
+
+impl Simd for Avx512Vnni {
+    type I = __m512i;
+    type F = __m512;
+    const LANES: usize = 16;
+    const SIGNED_OFFSET: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_u8(x: u8) -> __m512i {
+        unsafe { _mm512_set1_epi8(x as i8) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_i32(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift16(a: __m512i, n: i32) -> __m512i {
+        unsafe {
+            match n {
+                0 => a,
+                1.. => _mm512_sll_epi16(a, _mm_cvtsi32_si128(n)),
+                _ => _mm512_srl_epi16(a, _mm_cvtsi32_si128(-n)),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[i8; 16], index: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index) }
+    }
+    #[inline(always)]
+    unsafe fn dot4<const BITS: u32>(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
+        unsafe {
+            for j in 0..4 {
+                sum = _mm512_dpbusd_epi32(sum, w[j], _mm512_set1_epi32(four(x, j)));
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_signed(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
+        unsafe {
+            let flip = _mm512_set1_epi8(-128);
+            for j in 0..4 {
+                sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w[j], flip), _mm512_set1_epi32(four(x, j)));
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_float(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_f32(p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_f32(p: *mut f32, a: __m512) {
+        unsafe { _mm512_storeu_ps(p, a) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> __m512 {
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_e8m0_half(p: *const u8) -> __m512 {
+        unsafe {
+            let e = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            // Exponents 0 and 1 are below the normal range: 2^-128 and 2^-127.
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+            let tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), e);
+            let is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+            _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_tiny, normal, tiny))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Simd for Avx2 {
+    type I = __m256i;
+    type F = __m256;
+    const LANES: usize = 8;
+    const SIGNED_OFFSET: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_u8(x: u8) -> __m256i {
+        unsafe { _mm256_set1_epi8(x as i8) }
+    }
+    #[inline(always)]
+    unsafe fn splat_i32(x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift16(a: __m256i, n: i32) -> __m256i {
+        unsafe {
+            match n {
+                0 => a,
+                1.. => _mm256_sll_epi16(a, _mm_cvtsi32_si128(n)),
+                _ => _mm256_srl_epi16(a, _mm_cvtsi32_si128(-n)),
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: &[i8; 16], index: __m256i) -> __m256i {
+        unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), index) }
+    }
+    #[inline(always)]
+    unsafe fn dot4<const BITS: u32>(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
+        unsafe {
+            let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
+            let ones = _mm256_set1_epi16(1);
+            let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+            // A 16-bit lane holds two products of up to (2^BITS − 1) · 127 from each vector that is added to it.
+            if BITS <= 5 {
+                _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones))
+            } else {
+                const { assert!(BITS <= 6) };
+                _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)))
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_signed(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            for j in 0..4 {
+                // |w| · (sign of w · x): 128 · 127 · 2 still fits 16 bits.
+                let x = _mm256_sign_epi8(_mm256_set1_epi32(four(x, j)), w[j]);
+                let products = _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), x);
+                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_float(a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_f32(p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_f32(p: *mut f32, a: __m256) {
+        unsafe { _mm256_storeu_ps(p, a) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> __m256 {
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_e8m0_half(p: *const u8) -> __m256 {
+        unsafe {
+            let e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+            let tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+            let is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+            _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum(a: __m256) -> f32 {
+        unsafe {
+            let pairs = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let pairs = _mm_add_ps(pairs, _mm_movehl_ps(pairs, pairs));
+            _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
+        }
+    }
+}
