@@ -30,6 +30,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// As a text's length: the text ends at its first NUL.
+#define RF_STRLEN SIZE_MAX
+
 #ifndef RF_API
 #  if defined(_WIN32)
 #    define RF_API __declspec(dllimport)
@@ -37,9 +40,6 @@
 #    define RF_API
 #  endif
 #endif
-
-// As a text's length: the text ends at its first NUL.
-#define RF_STRLEN SIZE_MAX
 
 
 
