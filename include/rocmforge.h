@@ -30,6 +30,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// As a text's length: the text ends at its first NUL.
+#define RF_STRLEN SIZE_MAX
+
 #ifndef RF_API
 #  if defined(_WIN32)
 #    define RF_API __declspec(dllimport)
@@ -164,12 +167,9 @@ typedef struct rf_session rf_session;
 // Outcome of a call: `RF_OK` (0), a positive normal outcome, or a negative error.
 typedef int32_t rf_status;
 
-// A callback's user data: handed back as it came.
-typedef void *UserData;
-
 // Receives log messages (`level` is one of `RF_LOG_…`; `message` is UTF-8, not NUL-terminated, and the library's).
 // May be called from any thread that uses the engine, also from several at once. Must not unwind.
-typedef void (*rf_log_callback)(UserData user_data, int32_t level, const char *message, size_t message_len);
+typedef void (*rf_log_callback)(void *user_data, int32_t level, const char *message, size_t message_len);
 
 // How to make an engine. Begin with `RF_ENGINE_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
@@ -184,15 +184,12 @@ typedef struct {
     // Receives log messages. NULL: the library is silent.
     rf_log_callback on_log;
     // Given to `on_log`.
-    UserData log_user_data;
+    void *log_user_data;
 } rf_engine_options;
 
 // Receives the fraction that is loaded, from 0 to 1, on the calling thread. `RF_CONTINUE` goes on, anything else
 // cancels the load. Must not unwind.
-typedef int32_t (*rf_progress_callback)(UserData user_data, float fraction);
-
-// A text's first byte.
-typedef const char *Text;
+typedef int32_t (*rf_progress_callback)(void *user_data, float fraction);
 
 // How to load a model. Begin with `RF_MODEL_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
@@ -203,25 +200,25 @@ typedef struct {
     // Called while loading. NULL: not.
     rf_progress_callback on_progress;
     // Given to `on_progress`.
-    UserData progress_user_data;
+    void *progress_user_data;
     // Split text as this pre-tokenizer does (`tokenizer.ggml.pre`, such as "llama-bpe"), whatever the file says.
     // UTF-8. NULL: as the file says; one that the library does not know is refused by its name.
-    Text pre_tokenizer;
+    const char *pre_tokenizer;
     // Length of `pre_tokenizer` in bytes. 0: it ends at its NUL.
     size_t pre_tokenizer_len;
     // A Hugging Face `tokenizer.json` (its text, not its path) to use instead of the file's tokenizer. NULL: none.
-    Text tokenizer_json;
+    const char *tokenizer_json;
     // Length of `tokenizer_json` in bytes. 0: it ends at its NUL.
     size_t tokenizer_json_len;
     // A Jinja chat template to use instead of the file's. NULL: the file's.
-    Text chat_template;
+    const char *chat_template;
     // Length of `chat_template` in bytes. 0: it ends at its NUL.
     size_t chat_template_len;
 } rf_model_options;
 
 // Fills `buffer` with the `n` bytes from `offset` of the file; 0 for success, anything else for failure. Called on
 // the calling thread of `rf_model_load_reader`. Must not unwind.
-typedef int32_t (*rf_read_callback)(UserData user_data, uint64_t offset, void *buffer, size_t n);
+typedef int32_t (*rf_read_callback)(void *user_data, uint64_t offset, void *buffer, size_t n);
 
 // A host's own file, such as an entry of a game's asset pack. Begin with `RF_READER_INIT`.
 typedef struct {
@@ -234,7 +231,7 @@ typedef struct {
     // Reads from it.
     rf_read_callback read;
     // Given to `read`.
-    UserData user_data;
+    void *user_data;
 } rf_reader;
 
 // What a model is. Begin with `RF_MODEL_INFO_INIT`.
@@ -269,15 +266,15 @@ typedef struct {
     // `RF_CHAT_…`, or 0.
     uint32_t flags;
     // Tools that the model may call: a JSON array of function definitions, as OpenAI's API takes it. NULL: none.
-    Text tools_json;
+    const char *tools_json;
     // Length of `tools_json` in bytes. 0: it ends at its NUL.
     size_t tools_json_len;
     // A JSON object of further variables for the template, such as {"enable_thinking": false}. NULL: none.
-    Text extra_json;
+    const char *extra_json;
     // Length of `extra_json` in bytes. 0: it ends at its NUL.
     size_t extra_json_len;
     // A Jinja template to use this once instead of the model's. NULL: the model's.
-    Text chat_template;
+    const char *chat_template;
     // Length of `chat_template` in bytes. 0: it ends at its NUL.
     size_t chat_template_len;
 } rf_chat_options;
@@ -351,7 +348,7 @@ typedef struct {
     int32_t finish;
     // Whole UTF-8, NUL-terminated, never NULL, often empty: bytes that may become a character and text that may become
     // a stop string are held back. The session's, until the next call on it.
-    Text text;
+    const char *text;
     // Its length in bytes, without the NUL.
     size_t text_len;
 } rf_piece;
@@ -359,7 +356,7 @@ typedef struct {
 // Receives the pieces of `rf_session_generate` on the calling thread. `piece` is valid during the call. `RF_CONTINUE`
 // goes on, anything else ends the generation with `RF_CANCELLED`. Must not unwind; calls on the same session get
 // `RF_E_BUSY`.
-typedef int32_t (*rf_piece_callback)(UserData user_data, const rf_piece *piece);
+typedef int32_t (*rf_piece_callback)(void *user_data, const rf_piece *piece);
 
 // How to generate. Begin with `RF_GENERATE_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
@@ -376,13 +373,13 @@ typedef struct {
     // Tokens that end the generation besides the model's own. NULL: none. Copied.
     const rf_token *stop_tokens;
     // NUL-terminated texts that end the generation and are not returned; `n_stop_strings` of them. NULL: none. Copied.
-    const Text *stop_strings;
+    const char *const *stop_strings;
     // How many.
     size_t n_stop_strings;
     // Receives the pieces; only `rf_session_generate` uses it.
     rf_piece_callback on_piece;
     // Given to `on_piece`.
-    UserData piece_user_data;
+    void *piece_user_data;
 } rf_generate_options;
 
 // What a session has done. Begin with `RF_SESSION_STATS_INIT`.
@@ -419,34 +416,34 @@ typedef struct {
 #define RF_FULL 4
 
 // An argument is outside what its function documents (NULL, a bad flag, an unknown token, invalid UTF-8 …).
-#define RF_E_ARGUMENT -1
+#define RF_E_ARGUMENT (-1)
 
 // The operating system or the host's reader refused: missing file, no permission, a failed read.
-#define RF_E_IO -2
+#define RF_E_IO (-2)
 
 // The file's bytes contradict their format, or it is damaged or incomplete.
-#define RF_E_FORMAT -3
+#define RF_E_FORMAT (-3)
 
 // Valid, but not served by this version: an architecture, a tensor type, a tokenizer, a newer option.
-#define RF_E_UNSUPPORTED -4
+#define RF_E_UNSUPPORTED (-4)
 
 // Memory could not be had.
-#define RF_E_OUT_OF_MEMORY -5
+#define RF_E_OUT_OF_MEMORY (-5)
 
 // The tokens do not fit into the session's context; nothing was consumed.
-#define RF_E_CONTEXT_FULL -6
+#define RF_E_CONTEXT_FULL (-6)
 
 // The session is in use on another thread, or in one of its own callbacks.
-#define RF_E_BUSY -7
+#define RF_E_BUSY (-7)
 
 // The chat template is missing, does not parse, or refused the messages.
-#define RF_E_TEMPLATE -8
+#define RF_E_TEMPLATE (-8)
 
 // The caller's buffer is too small; the size that is needed was written.
-#define RF_E_BUFFER -9
+#define RF_E_BUFFER (-9)
 
 // A defect of the library. A session that met one refuses further work: free it.
-#define RF_E_INTERNAL -100
+#define RF_E_INTERNAL (-100)
 
 #ifdef __cplusplus
 extern "C" {
@@ -957,9 +954,9 @@ RF_API rf_status rf_session_get_stats(const rf_session *session, rf_session_stat
 
 // Initialisers: they set struct_size and zero the rest.
 #ifdef __cplusplus
-#  define RF_INIT_(type) type{sizeof(type)}
+#  define RF_INIT_(type) [] { type zero{}; zero.struct_size = sizeof(type); return zero; }()
 #else
-#  define RF_INIT_(type) {sizeof(type)}
+#  define RF_INIT_(type) {.struct_size = sizeof(type)}
 #endif
 #define RF_ENGINE_OPTIONS_INIT RF_INIT_(rf_engine_options)
 #define RF_MODEL_OPTIONS_INIT RF_INIT_(rf_model_options)

@@ -9,12 +9,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The include guard's end.
 const END: &str = "#endif  /* ROCMFORGE_H */";
 
-/// What stands before the initialisers.
+/// What stands before the initialisers. Neither form leaves fields out of a list: hosts compile with
+/// -Wmissing-field-initializers.
 const INITIALISERS: &str = "// Initialisers: they set struct_size and zero the rest.
 #ifdef __cplusplus
-#  define RF_INIT_(type) type{sizeof(type)}
+#  define RF_INIT_(type) [] { type zero{}; zero.struct_size = sizeof(type); return zero; }()
 #else
-#  define RF_INIT_(type) {sizeof(type)}
+#  define RF_INIT_(type) {.struct_size = sizeof(type)}
 #endif
 ";
 
@@ -38,6 +39,12 @@ fn tagged_structs(header: &str) -> Vec<String> {
     names
 }
 
+/// The line, its macro's value in parentheses if it is negative: `0 -RF_E_IO` has to compile.
+fn parenthesised(line: &str) -> String {
+    let value = line.strip_prefix("#define ").and_then(|rest| rest.split_once(" -"));
+    value.map_or(format!("{line}\n"), |(name, digits)| format!("#define {name} (-{digits})\n"))
+}
+
 fn generate() -> String {
     let config = cbindgen::Config::from_file(Path::new(ROOT).join("cbindgen.toml")).expect("cbindgen.toml");
     let builder = cbindgen::Builder::new().with_config(config);
@@ -49,6 +56,7 @@ fn generate() -> String {
         .iter()
         .map(|name| format!("#define {}_INIT RF_INIT_({name})\n", name.to_uppercase()))
         .collect();
+    let header: String = header.lines().map(parenthesised).collect();
     header.replacen(END, &format!("{INITIALISERS}{initialisers}\n{END}"), 1)
 }
 

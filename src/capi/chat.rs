@@ -16,15 +16,15 @@ pub struct rf_chat_options {
     /// `RF_CHAT_…`, or 0.
     pub flags: u32,
     /// Tools that the model may call: a JSON array of function definitions, as OpenAI's API takes it. NULL: none.
-    pub tools_json: Text,
+    pub tools_json: *const c_char,
     /// Length of `tools_json` in bytes. 0: it ends at its NUL.
     pub tools_json_len: usize,
     /// A JSON object of further variables for the template, such as {"enable_thinking": false}. NULL: none.
-    pub extra_json: Text,
+    pub extra_json: *const c_char,
     /// Length of `extra_json` in bytes. 0: it ends at its NUL.
     pub extra_json_len: usize,
     /// A Jinja template to use this once instead of the model's. NULL: the model's.
-    pub chat_template: Text,
+    pub chat_template: *const c_char,
     /// Length of `chat_template` in bytes. 0: it ends at its NUL.
     pub chat_template_len: usize,
 }

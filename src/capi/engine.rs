@@ -32,7 +32,7 @@ pub const RF_LOG_ERROR: i32 = 4;
 /// Receives log messages (`level` is one of `RF_LOG_…`; `message` is UTF-8, not NUL-terminated, and the library's).
 /// May be called from any thread that uses the engine, also from several at once. Must not unwind.
 pub type rf_log_callback =
-    Option<unsafe extern "C" fn(user_data: UserData, level: i32, message: *const c_char, message_len: usize)>;
+    Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char, message_len: usize)>;
 
 /// How to make an engine. Begin with `RF_ENGINE_OPTIONS_INIT`; zero means the default in every field.
 #[repr(C)]
@@ -49,7 +49,7 @@ pub struct rf_engine_options {
     /// Receives log messages. NULL: the library is silent.
     pub on_log: rf_log_callback,
     /// Given to `on_log`.
-    pub log_user_data: UserData,
+    pub log_user_data: *mut c_void,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -59,8 +59,8 @@ unsafe impl Tagged for rf_engine_options {
 
 /// A host's callback and its data, which the host has promised to be usable from any thread.
 struct HostLog {
-    call: unsafe extern "C" fn(UserData, i32, *const c_char, usize),
-    user_data: UserData,
+    call: unsafe extern "C" fn(*mut c_void, i32, *const c_char, usize),
+    user_data: *mut c_void,
 }
 
 // SAFETY: the header demands that `on_log` may be called from any thread.

