@@ -1,4 +1,5 @@
 //! The CPU backend.
+pub mod attention;
 pub mod features;
 pub mod pool;
 pub mod vector;
