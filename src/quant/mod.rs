@@ -121,6 +121,7 @@ impl TensorType {
         }
         (elements / f.block_elements).checked_mul(f.block_bytes)
     }
+
     /// The scalar decode, or the error that refuses `tensor` of `file` by the name of its type.
     pub fn decoder(self, file: &str, tensor: &str) -> Result<Decode> {
         self.format().decode.ok_or_else(|| {
