@@ -15,6 +15,7 @@
 use half::f16;
 
 use super::features::Isa;
+use crate::backend::PAGE_TOKENS;
 use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
@@ -22,28 +23,6 @@ mod kernels;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
-
-/// Tokens in a page of keys and values.
-pub const PAGE_TOKENS: usize = 32;
-
-/// How keys and values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KvType {
-    /// Half precision, the default.
-    F16,
-    /// Single precision, for reference.
-    F32,
-}
-
-impl KvType {
-    /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
-        match self {
-            KvType::F16 => 2,
-            KvType::F32 => 4,
-        }
-    }
-}
 
 /// The part of one page that belongs to one layer and one key-value head; each slice is
 /// `[PAGE_TOKENS][head_dim]`. Rows that no query attends to may hold anything.
