@@ -40,9 +40,7 @@ fn run(reference: bool, check: &mut dyn FnMut(&str, usize, &[f32], Option<Vec<f3
             // In steps of 7 rows, so that pages, steps and windows do not fall together.
             let options = SessionOptions { context, batch: 7, reference, ..Default::default() };
             let mut session = Session::new(model.clone(), options).expect("a session");
-            session
-                .decode_each(&tokens, &mut |i, logits| check(&name, i, logits, kept(i), best[i]))
-                .expect("decode");
+            session.decode_each(&tokens, &mut |i, logits| check(&name, i, logits, kept(i), best[i])).expect("decode");
         }
     }
 }

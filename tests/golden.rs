@@ -35,17 +35,40 @@ fn prompts_have_llama_cpps_tokens() {
     }
 }
 
-/// Greedy tokens are equal up to the first position whose two best logits are nearer than `margin`.
-fn check_greedy(name: &str, session: &mut Session, case: &Value, margin: f32) {
-    let expected = ids(&case["gen_ids"]);
-    let margins = numbers(&case["gen_top1_top2_margin"]);
-    for (i, &id) in expected.iter().enumerate() {
-        if margins[i] < margin {
-            break;
-        }
-        let found = argmax(session.logits().expect("logits"));
-        assert_eq!(found, id, "{name}, {}: greedy token {i}, margin {}", case["name"], margins[i]);
-        session.decode(&[id]).expect("decode");
+/// Shows the logits that follow the prompt (step 0) and each golden token: `each(step, golden token, logits)`.
+///
+/// One pass with all tokens at once: logits do not depend on how many tokens a step has (a test of the kernels), so
+/// this is what decoding token by token gives for as long as the greedy paths agree.
+fn follow(session: &mut Session, case: &Value, each: &mut dyn FnMut(usize, u32, &[f32])) {
+    let prompt = ids(&case["prompt_ids"]);
+    let continuation = ids(&case["gen_ids"]);
+    let tokens = [&prompt[..], &continuation[..continuation.len().saturating_sub(1)]].concat();
+    session
+        .decode_each(&tokens, &mut |i, logits| {
+            if let Some(step) = (i + 1).checked_sub(prompt.len()) {
+                each(step, continuation[step], logits);
+            }
+        })
+        .expect("decode");
+}
+
+/// Greedy tokens are equal up to the first step whose two best logits are nearer than `margin`.
+struct Greedy<'a> {
+    name: &'a str,
+    margin: f32,
+    margins: Vec<f32>,
+    over: bool,
+}
+
+impl<'a> Greedy<'a> {
+    fn new(name: &'a str, case: &Value, margin: f32) -> Greedy<'a> {
+        Greedy { name, margin, margins: numbers(&case["gen_top1_top2_margin"]), over: false }
+    }
+
+    fn check(&mut self, step: usize, golden: u32, logits: &[f32]) {
+        self.over |= self.margins[step] < self.margin;
+        let found = argmax(logits);
+        assert!(self.over || found == golden, "{}: greedy token {step} is {found}, not {golden}", self.name);
     }
 }
 
@@ -56,18 +79,15 @@ fn reference_mode_is_within_0_02_of_float32() {
         let model = load(&path);
         let mut worst = 0.0f32;
         for case in cases(&golden) {
-            let mut session = session(&model, true);
-            session.decode(&ids(&case["prompt_ids"])).expect("decode");
-            for (id, logit) in top10(case) {
-                let found = session.logits().expect("logits")[id as usize];
-                worst = worst.max((found - logit).abs());
-                assert!(
-                    (found - logit).abs() < 0.02,
-                    "{name}, {}: logit of {id} is {found}, not {logit}",
-                    case["name"]
-                );
-            }
-            check_greedy(name, &mut session, case, 0.02);
+            let mut greedy = Greedy::new(name, case, 0.02);
+            follow(&mut session(&model, true), case, &mut |step, token, logits| {
+                greedy.check(step, token, logits);
+                for (id, logit) in if step == 0 { top10(case) } else { Vec::new() } {
+                    let found = logits[id as usize];
+                    worst = worst.max((found - logit).abs());
+                    assert!((found - logit).abs() < 0.02, "{name}: logit of {id} is {found}, not {logit}");
+                }
+            });
         }
         println!("{name}: reference mode, largest error of the ten logits {worst:.5}");
     }
@@ -80,32 +100,44 @@ fn default_kernels_keep_the_greedy_path() {
         let model = load(&path);
         let mut furthest = 0.0f32;
         for case in cases(&golden) {
-            let mut session = session(&model, false);
-            session.decode(&ids(&case["prompt_ids"])).expect("decode");
-            check_greedy(name, &mut session, case, 0.5);
-            // Teacher-forced along the whole continuation, the golden token is never far from our best.
-            session.rewind(0).expect("rewind");
-            let prompt = ids(&case["prompt_ids"]);
-            let mut tokens = prompt.clone();
-            let continuation = ids(&case["gen_ids"]);
-            tokens.extend(&continuation);
-            session
-                .decode_each(&tokens[..tokens.len() - 1], &mut |i, logits| {
-                    if i + 1 >= prompt.len() {
-                        let golden = logits[continuation[i + 1 - prompt.len()] as usize];
-                        let best = logits[argmax(logits) as usize];
-                        furthest = furthest.max(best - golden);
-                        assert!(
-                            best - golden < 0.6,
-                            "{name}, {}: step {i}, {golden} under our best {best}",
-                            case["name"]
-                        );
-                    }
-                })
-                .expect("decode");
+            let mut greedy = Greedy::new(name, case, 0.5);
+            follow(&mut session(&model, false), case, &mut |step, token, logits| {
+                greedy.check(step, token, logits);
+                let under = logits[argmax(logits) as usize] - logits[token as usize];
+                furthest = furthest.max(under);
+                assert!(
+                    under < 0.6,
+                    "{name}, {}: the golden token of step {step} is {under} under our best",
+                    case["name"]
+                );
+            });
         }
         println!("{name}: default kernels, furthest golden token {furthest:.4} under our best");
     }
+}
+
+/// Decoding token by token goes the same way as the pass above.
+#[test]
+fn greedy_decoding_is_the_teacher_forced_path() {
+    let Some(path) = common::model_path("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let model = load(&path);
+    let prompt = model.tokenize("Once upon a time", true, false).expect("tokens");
+    let mut one = session(&model, false);
+    one.decode(&prompt).expect("decode");
+    let mut tokens = prompt.clone();
+    for _ in 0..24 {
+        let next = argmax(one.logits().expect("logits"));
+        tokens.push(next);
+        one.decode(&[next]).expect("decode");
+    }
+    let mut all = session(&model, false);
+    all.decode_each(&tokens, &mut |i, logits| {
+        if i + 1 >= prompt.len() && i + 1 < tokens.len() {
+            assert_eq!(argmax(logits), tokens[i + 1], "token {i}");
+        }
+    })
+    .expect("decode");
+    assert_eq!(all.logits().expect("logits"), one.logits().expect("logits"), "the same bits");
 }
 
 /// Mean absolute error of the ten logits of all cases.

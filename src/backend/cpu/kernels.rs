@@ -98,26 +98,25 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
         for t in 0..N {
             let x = acts.q.add(t * acts.columns + block * BLOCK);
             let scale = &*acts.scales.add(t * (acts.columns / BLOCK) + block);
-            let [first, second] = scale.halves;
-            let (a, b) = (S::splat_i32(-offset * first), S::splat_i32(-offset * second));
+            let (a, b) = (S::splat_i32(-offset * scale.sum[0]), S::splat_i32(-offset * scale.sum[1]));
             let (a, b) = if signed {
                 (S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16)))
             } else {
                 (dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16)))
             };
-            let d = S::splat(scale.d);
+            let a = S::mul(S::to_float(a), S::splat(scale.d[0]));
             if T::SPLIT {
-                let sum = S::fma(S::to_float(b), scales.d[1], S::mul(S::to_float(a), scales.d[0]));
-                sums[t] = S::fma(sum, d, sums[t]);
+                let b = S::mul(S::to_float(b), S::splat(scale.d[1]));
+                sums[t] = S::fma(b, scales.d[1], S::fma(a, scales.d[0], sums[t]));
                 if T::MINIMUM {
-                    sums[t] = S::fma(scales.m[0], S::splat(scale.d * first as f32), sums[t]);
-                    sums[t] = S::fma(scales.m[1], S::splat(scale.d * second as f32), sums[t]);
+                    sums[t] = S::fma(scales.m[0], S::splat(scale.s[0]), sums[t]);
+                    sums[t] = S::fma(scales.m[1], S::splat(scale.s[1]), sums[t]);
                 }
             } else {
-                let sum = S::mul(S::to_float(S::add_i32(a, b)), d);
+                let sum = S::fma(S::to_float(b), S::splat(scale.d[1]), a);
                 sums[t] = S::fma(sum, scales.d[0], sums[t]);
                 if T::MINIMUM {
-                    sums[t] = S::fma(scales.m[0], S::splat(scale.s), sums[t]);
+                    sums[t] = S::fma(scales.m[0], S::splat(scale.s[0] + scale.s[1]), sums[t]);
                 }
             }
         }

@@ -21,7 +21,6 @@ pub(super) trait Simd: Copy {
     unsafe fn load(p: *const u8) -> Self::I;
     unsafe fn splat_u8(x: u8) -> Self::I;
     unsafe fn splat_i32(x: i32) -> Self::I;
-    unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// 16-bit lanes to the left by `n`, or to the right by `-n`.
@@ -76,10 +75,6 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn splat_i32(x: i32) -> __m512i {
         unsafe { _mm512_set1_epi32(x) }
-    }
-    #[inline(always)]
-    unsafe fn add_i32(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn and(a: __m512i, b: __m512i) -> __m512i {
@@ -206,10 +201,6 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn splat_i32(x: i32) -> __m256i {
         unsafe { _mm256_set1_epi32(x) }
-    }
-    #[inline(always)]
-    unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
-        unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
