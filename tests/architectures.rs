@@ -22,8 +22,11 @@ fn models() -> Vec<PathBuf> {
     found
 }
 
-/// Runs both sequences of every model; `check(name, position, logits, expected logits, expected best)`.
-fn run(reference: bool, check: &mut dyn FnMut(&str, usize, &[f32], Option<Vec<f32>>, u32)) {
+/// Receives the model's name, a position, the logits there, the expected ones and the expected best token.
+type Check<'a> = dyn FnMut(&str, usize, &[f32], Option<Vec<f32>>, u32) + 'a;
+
+/// Runs both sequences of every model.
+fn run(reference: bool, check: &mut Check) {
     for path in models() {
         let name = path.file_stem().and_then(|s| s.to_str()).expect("a name").to_string();
         let text = std::fs::read_to_string(path.with_extension("json")).expect("expected logits");
