@@ -335,6 +335,7 @@ pub unsafe extern "C" fn rf_model_metadata_key(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let metadata = &handle(model, "model")?.0.metadata;
         let (key, _) = metadata
             .iter()
@@ -365,6 +366,7 @@ pub unsafe extern "C" fn rf_model_metadata_value(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let metadata = &handle(model, "model")?.0.metadata;
         let key = text(key, key_len, "key")?;
         let value = metadata.get(key).ok_or_else(|| Error::argument(format!("the model has no metadata key '{key}'")))?;
