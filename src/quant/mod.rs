@@ -6,8 +6,12 @@
 pub mod blocks;
 pub mod decode;
 
-/// Elements of a super-block of the K and IQ formats.
-pub const QK_K: usize = 256;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+
+pub use blocks::QK_K;
 
 macro_rules! tensor_types {
     ($($id:literal $name:ident $elements:literal $bytes:literal $decode:expr;)*) => {
@@ -17,18 +21,36 @@ macro_rules! tensor_types {
         #[repr(u32)]
         pub enum TensorType { $($name = $id,)* }
 
-        /// One row for each tensor type that ggml numbers today.
-        pub static FORMATS: &[Format] = &[$(Format {
-            tensor_type: TensorType::$name,
-            name: stringify!($name),
-            block_elements: $elements,
-            block_bytes: $bytes,
-            decode: $decode,
-        },)*];
+        /// One row for each tensor type that ggml numbers today, by rising id.
+        pub static FORMATS: &[Format] = &[$(*TensorType::$name.format(),)*];
+
+        impl TensorType {
+            /// The type with ggml's `id`, if it is known.
+            pub const fn from_id(id: u32) -> Option<TensorType> {
+                match id {
+                    $($id => Some(TensorType::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The row of the table.
+            pub const fn format(self) -> &'static Format {
+                match self {
+                    $(TensorType::$name => const { &Format {
+                        tensor_type: TensorType::$name,
+                        name: stringify!($name),
+                        block_elements: $elements,
+                        block_bytes: $bytes,
+                        decode: $decode,
+                    } },)*
+                }
+            }
+        }
     };
 }
 
-/// Decodes whole blocks: `bytes.len()` is a multiple of the block's bytes, `out` has their elements.
+/// Decodes whole blocks: `bytes.len()` is a multiple of the block's bytes and `out` has exactly their elements.
+/// Panics if not; `bytes` needs no alignment.
 pub type Decode = fn(bytes: &[u8], out: &mut [f32]);
 
 /// What is known of a tensor type.
@@ -47,7 +69,7 @@ pub struct Format {
 }
 
 tensor_types! {
-//  id  name     elements bytes decode
+//  id  name     elements bytes decode         (ids 4, 5, 31–33 and 36–38 were ggml's once and are gone from files)
     0   F32      1   4   Some(decode::f32);
     1   F16      1   2   Some(decode::f16);
     2   Q4_0     32  18  Some(decode::q4_0);
@@ -81,33 +103,36 @@ tensor_types! {
     35  TQ2_0    256 66  None;
     39  MXFP4    32  17  Some(decode::mxfp4);
     40  NVFP4    64  36  None;
+    41  Q1_0     128 18  None;
+    42  Q2_0     64  18  None;
 }
 
 impl TensorType {
-    /// The type with ggml's `id`, if it is known.
-    pub fn from_id(id: u32) -> Option<TensorType> {
-        FORMATS.iter().find(|f| f.tensor_type as u32 == id).map(|f| f.tensor_type)
-    }
-
-    /// The row of the table.
-    pub fn format(self) -> &'static Format {
-        static UNKNOWN: Format =
-            Format { tensor_type: TensorType::F32, name: "?", block_elements: 1, block_bytes: 4, decode: None };
-        FORMATS.iter().find(|f| f.tensor_type == self).unwrap_or(&UNKNOWN)
-    }
-
     /// ggml's name.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         self.format().name
     }
 
     /// Bytes of a row of `elements`; `None` if it is no whole number of blocks or overflows.
     pub fn row_bytes(self, elements: usize) -> Option<usize> {
         let f = self.format();
-        if elements % f.block_elements != 0 {
+        if !elements.is_multiple_of(f.block_elements) {
             return None;
         }
         (elements / f.block_elements).checked_mul(f.block_bytes)
+    }
+
+    /// The scalar decode, or the error that refuses `tensor` of `file` by the name of its type.
+    pub fn decoder(self, file: &str, tensor: &str) -> Result<Decode> {
+        self.format().decode.ok_or_else(|| {
+            let served: Vec<_> = FORMATS.iter().filter(|f| f.decode.is_some()).map(|f| f.name).collect();
+            let what = format!(
+                "tensor '{tensor}' has type {}, which is not supported; supported types are {}",
+                self.name(),
+                served.join(", ")
+            );
+            Error::unsupported(file, what)
+        })
     }
 
     /// The first block of `bytes` with a scale, minimum or element that is not finite.
@@ -122,6 +147,8 @@ impl TensorType {
             TensorType::Q6_K => &[208],
             TensorType::F32 => return bytes.chunks_exact(4).position(|b| b[2] & 0x80 != 0 && b[3] & 0x7f == 0x7f),
             TensorType::BF16 => return bytes.chunks_exact(2).position(|b| b[0] & 0x80 != 0 && b[1] & 0x7f == 0x7f),
+            // The E8M0 scale that stands for "not a number".
+            TensorType::MXFP4 => return bytes.chunks_exact(17).position(|b| b[0] == 0xff),
             _ => return None,
         };
         // All exponent bits set: infinite, or not a number.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use half::f16;
 
+use super::attention::HeadPage;
 use super::features::Isa;
 use super::memory::AlignedBuf;
+use super::vector;
 use crate::backend::{KvPage, KvShape, KvType, PAGE_TOKENS, foreign};
 use crate::error::{Error, Result};
 
@@ -76,13 +78,11 @@ impl CacheRows {
         assert!(layer < s.layers && head < s.n_head_kv && values.len() == s.head_dim);
         let page = self.pages[token / PAGE_TOKENS - self.first_page];
         let at = offset(s, layer, part, head) + token % PAGE_TOKENS * s.head_dim * s.kv_type.bytes();
-        let _ = isa;
         // SAFETY: the page has the shape's bytes, `at` is a token's place in it, aligned to the elements since pages are.
         unsafe {
             match s.kv_type {
                 KvType::F16 => {
-                    let out = std::slice::from_raw_parts_mut(page.add(at).cast::<f16>(), s.head_dim);
-                    for (o, v) in out.iter_mut().zip(values) { *o = f16::from_f32(*v); }
+                    vector::f32_to_f16(isa, values, std::slice::from_raw_parts_mut(page.add(at).cast::<f16>(), s.head_dim));
                 }
                 KvType::F32 => {
                     std::slice::from_raw_parts_mut(page.add(at).cast::<f32>(), s.head_dim).copy_from_slice(values);
@@ -99,15 +99,19 @@ pub(super) struct PageHeads<'a> {
     pub head: usize,
 }
 
-impl super::attention::Heads for PageHeads<'_> {
-    fn get(&self, tok: usize, part: usize, out: &mut [f32]) {
-        let p = self.pages[tok / PAGE_TOKENS];
-        let s = &p.shape;
-        let at = offset(s, self.layer, part, self.head) + tok % PAGE_TOKENS * s.head_dim * s.kv_type.bytes();
-        let b = &p.bytes.as_slice()[at..at + s.head_dim * s.kv_type.bytes()];
-        match s.kv_type {
-            KvType::F16 => for (o, c) in out.iter_mut().zip(b.chunks_exact(2)) { *o = f16::from_le_bytes([c[0], c[1]]).to_f32(); },
-            KvType::F32 => for (o, c) in out.iter_mut().zip(b.chunks_exact(4)) { *o = f32::from_le_bytes([c[0], c[1], c[2], c[3]]); },
+impl<'a> PageHeads<'a> {
+    /// Keys and values of page `p`.
+    pub fn page(&self, p: usize) -> HeadPage<'a> {
+        let page = self.pages[p];
+        match page.shape.kv_type {
+            KvType::F16 => HeadPage::F16 { k: self.part(page, KEYS), v: self.part(page, VALUES) },
+            KvType::F32 => HeadPage::F32 { k: self.part(page, KEYS), v: self.part(page, VALUES) },
         }
+    }
+
+    fn part<T: bytemuck::AnyBitPattern>(&self, page: &'a CpuPage, part: usize) -> &'a [T] {
+        let at = offset(&page.shape, self.layer, part, self.head);
+        let len = PAGE_TOKENS * page.shape.head_dim * page.shape.kv_type.bytes();
+        bytemuck::cast_slice(&page.bytes.as_slice()[at..at + len])
     }
 }

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::CpuBackend;
 use super::acts::Acts;
-use super::attention::{self, Query};
+use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
 use super::matmul::{Job, matmul};
 use super::matrix::Matrix as CpuMatrix;
@@ -48,6 +50,8 @@ struct Work {
     rotations: Vec<Rotation>,
     /// `[logit_rows][n_vocab]`.
     logits: Vec<f32>,
+    /// For each thread; a task takes one that is free.
+    scratches: Vec<Mutex<Scratch>>,
 }
 
 struct Rotation {
@@ -201,6 +205,9 @@ impl Backend for CpuBackend {
             projected: buffer(s.rows, s.n_embd, "projections")?,
             rotations: Vec::new(),
             logits: buffer(s.logit_rows, s.n_vocab, "logits")?,
+            scratches: (0..self.pool.threads())
+                .map(|_| Scratch::new(s.head_dim, QUERY_TILE.min(s.rows) * (s.n_head / s.n_head_kv)).map(Mutex::new))
+                .collect::<Result<Vec<_>>>()?,
         })))
     }
 
@@ -312,7 +319,7 @@ impl Backend for CpuBackend {
         }
         {
             let out = Rows::new(work.acts.values_mut(), n_q);
-            let q = &work.q;
+            let (q, scratches) = (&work.q, &work.scratches);
             self.pool.run(tasks.len(), &|i| {
                 let (first, position, rows, kv_head, pages) = &tasks[i];
                 let mut queries = Vec::with_capacity(rows.len() * group);
@@ -327,7 +334,11 @@ impl Backend for CpuBackend {
                     }
                 }
                 let heads = PageHeads { pages, layer: args.layer, head: *kv_head };
-                attention::attend(self.isa, &mut queries, &heads, args.scale, args.softcap);
+                let scores = Scores { scale: args.scale, softcap: args.softcap };
+                // No more tasks run at a time than there are threads, so one is free.
+                let scratch = scratches.iter().find_map(Mutex::try_lock);
+                let mut scratch = scratch.unwrap_or_else(|| scratches[0].lock());
+                attention::attend(self.isa, &mut queries, &|p| heads.page(p), scores, &mut scratch);
             });
         }
         self.quantize(work);

@@ -13,7 +13,7 @@
 //! lossless: [`unpack`] gives back the blocks of the file.
 
 use crate::quant::TensorType;
-use crate::quant::decode::{iq4_xs_scales, q3_k_scales, q4_k_scales};
+use crate::quant::blocks::{BlockIq4Xs, BlockQ3K, group_scales_mins};
 
 /// Rows of a group.
 pub(super) const ROWS: usize = 16;
@@ -252,9 +252,10 @@ fn read_k4(block: &[u8], row: usize, packed: &mut Super) {
     read_halfs::<2>(block, row, packed);
     let mut raw = [0; 12];
     raw.copy_from_slice(&block[4..16]);
-    for (tile, (scale, min)) in q4_k_scales(&raw).into_iter().enumerate() {
-        packed.tile::<1>(tile, 0, row)[0] = scale;
-        packed.tile::<1>(tile, 16, row)[0] = min;
+    let (scales, mins) = group_scales_mins(&raw);
+    for tile in 0..8 {
+        packed.tile::<1>(tile, 0, row)[0] = scales[tile];
+        packed.tile::<1>(tile, 16, row)[0] = mins[tile];
     }
 }
 
@@ -295,9 +296,8 @@ fn write_16<const N: usize>(block: &mut [u8], row: usize, packed: &View, from: u
 
 fn read_q3_k(block: &[u8], row: usize, packed: &mut Super) {
     packed.head::<2>(0, row).copy_from_slice(&block[108..110]);
-    let mut raw = [0; 12];
-    raw.copy_from_slice(&block[96..108]);
-    for (i, scale) in q3_k_scales(&raw).into_iter().enumerate() {
+    let block: &BlockQ3K = bytemuck::from_bytes(&block[..110]);
+    for (i, scale) in block.group_scales().into_iter().enumerate() {
         packed.tile::<1>(i / 2, 16 * (i % 2), row)[0] = scale as u8;
     }
 }
@@ -313,8 +313,8 @@ fn write_q3_k(block: &mut [u8], row: usize, packed: &View) {
 
 fn read_iq4_xs(block: &[u8], row: usize, packed: &mut Super) {
     packed.head::<2>(0, row).copy_from_slice(&block[..2]);
-    let block = bytemuck::from_bytes(&block[..136]);
-    for (tile, scale) in iq4_xs_scales(block).into_iter().enumerate() {
+    let block: &BlockIq4Xs = bytemuck::from_bytes(&block[..136]);
+    for (tile, scale) in block.group_scales().into_iter().enumerate() {
         packed.tile::<1>(tile, 0, row)[0] = scale as u8;
     }
 }

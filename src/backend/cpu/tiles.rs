@@ -2,7 +2,7 @@
 
 use super::simd::Simd;
 use crate::quant::TensorType;
-use crate::quant::decode::{E2M1_DOUBLED, IQ4_VALUES};
+use crate::quant::blocks::{E2M1_DOUBLED, IQ4_VALUES};
 
 /// The scales of a tile's rows: `w = d · (q − OFFSET) + m`, apart for each half of the columns.
 pub(super) struct Scales<S: Simd> {

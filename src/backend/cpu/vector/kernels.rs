@@ -336,6 +336,21 @@ pub unsafe fn f32_to_f16<V: Lanes>(x: &[f32], out: &mut [f16]) {
 }
 
 #[inline(always)]
+pub unsafe fn f32_to_f16_saturating<V: Lanes>(x: &[f32], out: &mut [f16]) {
+    let whole = x.len() - x.len() % V::N;
+    for at in (0..whole).step_by(V::N) {
+        // SAFETY: `at + N` is within both slices.
+        unsafe {
+            let greatest = f16::MAX.to_f32();
+            // In this order a NaN stays one.
+            let bounded = V::splat(-greatest).max(V::splat(greatest).min(V::load(x.as_ptr().add(at))));
+            bounded.store_f16(out.as_mut_ptr().add(at));
+        }
+    }
+    scalar::f32_to_f16_saturating(&x[whole..], &mut out[whole..]);
+}
+
+#[inline(always)]
 pub unsafe fn f16_to_f32<V: Lanes>(x: &[f16], out: &mut [f32]) {
     let whole = x.len() - x.len() % V::N;
     for at in (0..whole).step_by(V::N) {

@@ -14,13 +14,13 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod kernels;
+pub(crate) mod kernels;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod lanes;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use {avx2::F32x8, avx512::F32x16, kernels::softcap_lanes};
+pub(crate) use {avx2::F32x8, avx512::F32x16};
 
 /// The natural logarithm of the least normal f32: under it, [`exp`] gives 0. Subnormal results would
 /// cost some processors a hundred cycles each, and no caller can tell them from 0.
@@ -122,6 +122,10 @@ vector_operations! {
 
     /// To half precision, to nearest even; beyond its range ±∞.
     pub fn f32_to_f16(x: &[f32], out: &mut [f16])
+    where x.len() == out.len();
+
+    /// To half precision, to nearest even; beyond its range the greatest finite number of the same sign. NaN stays NaN.
+    pub fn f32_to_f16_saturating(x: &[f32], out: &mut [f16])
     where x.len() == out.len();
 
     /// From half precision, exactly.

@@ -95,6 +95,13 @@ pub fn f32_to_f16(x: &[f32], out: &mut [f16]) {
     }
 }
 
+pub fn f32_to_f16_saturating(x: &[f32], out: &mut [f16]) {
+    let greatest = f16::MAX.to_f32();
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = f16::from_f32(x.clamp(-greatest, greatest));
+    }
+}
+
 pub fn f16_to_f32(x: &[f16], out: &mut [f32]) {
     for (out, x) in out.iter_mut().zip(x) {
         *out = x.to_f32();

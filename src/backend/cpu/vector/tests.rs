@@ -183,11 +183,22 @@ fn half_precision_round_trips_and_rounds_to_even() {
         let mut halves = vec![f16::NAN; n];
         f32_to_f16(isa, &x, &mut halves);
         assert!(halves.iter().zip(&x).all(|(h, &x)| h.to_bits() == f16::from_f32(x).to_bits()), "{isa:?} {n}");
+        let mut bounded = vec![f16::NAN; n];
+        f32_to_f16_saturating(isa, &x, &mut bounded);
+        for (b, h) in bounded.iter().zip(&halves) {
+            let want = if h.is_infinite() { f16::MAX.copysign(*h) } else { *h };
+            assert_eq!(b.to_bits(), want.to_bits(), "{isa:?} {n}");
+        }
         let mut back = vec![f32::NAN; n];
         f16_to_f32(isa, &halves, &mut back);
         assert!(back.iter().zip(&halves).all(|(b, h)| *b == h.to_f32()), "{isa:?} {n}");
     });
     for isa in Isa::available() {
+        let mut out = [f16::ZERO; 17];
+        f32_to_f16_saturating(isa, &[f32::NAN; 17], &mut out);
+        assert!(out.iter().all(|v| v.is_nan()), "{isa:?}");
+        f32_to_f16_saturating(isa, &[f32::NEG_INFINITY; 17], &mut out);
+        assert!(out.iter().all(|v| *v == f16::MIN), "{isa:?}");
         let every: Vec<f16> = (0..0x7c00).map(f16::from_bits).collect();
         let mut as_f32 = vec![0.0; every.len()];
         f16_to_f32(isa, &every, &mut as_f32);

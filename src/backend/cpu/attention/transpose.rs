@@ -1,0 +1,103 @@
+//! Half-precision keys of a page, `[token][element]`, to f32 with the tokens side by side.
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::super::vector::lanes::Lanes;
+use super::super::vector::{F32x8, F32x16};
+use super::PAGE_TOKENS;
+
+/// Elements of each key that are transposed at once: as many halves as fit in 128 bits.
+pub const ELEMENTS: usize = 8;
+
+/// A register type that attention is written over.
+///
+/// # Safety
+/// As [`Lanes`].
+pub unsafe trait AttentionLanes: Lanes {
+    /// Queries whose scores and sums of values fit in the registers: 2 · `BLOCK` accumulators and a few more.
+    const BLOCK: usize;
+
+    /// Takes [`ELEMENTS`] elements of each of `2 · N` keys, `k[token · head_dim + element]`, to
+    /// `out[element · PAGE_TOKENS + token]`. `out` is aligned to a cache line.
+    unsafe fn transpose(k: *const f16, head_dim: usize, out: *mut f32);
+}
+
+/// Transposes the 8 × 8 halves in each 128-bit lane of eight registers: three rounds of interleaving, of 2, 4 and 8 bytes.
+macro_rules! transpose_in_lanes {
+    ($v:ident, $lo16:ident $hi16:ident, $lo32:ident $hi32:ident, $lo64:ident $hi64:ident) => {{
+        let lo = [$lo16($v[0], $v[1]), $lo16($v[2], $v[3]), $lo16($v[4], $v[5]), $lo16($v[6], $v[7])];
+        let hi = [$hi16($v[0], $v[1]), $hi16($v[2], $v[3]), $hi16($v[4], $v[5]), $hi16($v[6], $v[7])];
+        // Two elements each, of keys 0 to 3 and of keys 4 to 7.
+        let e01 = [$lo32(lo[0], lo[1]), $lo32(lo[2], lo[3])];
+        let e23 = [$hi32(lo[0], lo[1]), $hi32(lo[2], lo[3])];
+        let e45 = [$lo32(hi[0], hi[1]), $lo32(hi[2], hi[3])];
+        let e67 = [$hi32(hi[0], hi[1]), $hi32(hi[2], hi[3])];
+        [
+            $lo64(e01[0], e01[1]),
+            $hi64(e01[0], e01[1]),
+            $lo64(e23[0], e23[1]),
+            $hi64(e23[0], e23[1]),
+            $lo64(e45[0], e45[1]),
+            $hi64(e45[0], e45[1]),
+            $lo64(e67[0], e67[1]),
+            $hi64(e67[0], e67[1]),
+        ]
+    }};
+}
+
+// SAFETY: reads 8 elements of 16 keys, writes 16 floats in each of 8 rows; the instructions are of AVX2 and F16C.
+#[allow(unsafe_op_in_unsafe_fn)] // intrinsics throughout, under the contract of the trait
+unsafe impl AttentionLanes for F32x8 {
+    const BLOCK: usize = 6; // of 16 registers
+
+    #[inline(always)]
+    unsafe fn transpose(k: *const f16, head_dim: usize, out: *mut f32) {
+        // Lane L of register j holds key 8 L + j.
+        let mut v = [_mm256_setzero_si256(); 8];
+        for (j, v) in v.iter_mut().enumerate() {
+            *v = _mm256_loadu2_m128i(k.add((8 + j) * head_dim).cast(), k.add(j * head_dim).cast());
+        }
+        let elements = transpose_in_lanes!(
+            v,
+            _mm256_unpacklo_epi16 _mm256_unpackhi_epi16,
+            _mm256_unpacklo_epi32 _mm256_unpackhi_epi32,
+            _mm256_unpacklo_epi64 _mm256_unpackhi_epi64
+        );
+        for (j, keys) in elements.into_iter().enumerate() {
+            let row = out.add(j * PAGE_TOKENS);
+            _mm256_store_ps(row, _mm256_cvtph_ps(_mm256_castsi256_si128(keys)));
+            _mm256_store_ps(row.add(8), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(keys)));
+        }
+    }
+}
+
+// SAFETY: reads 8 elements of 32 keys, writes 32 floats in each of 8 rows; the instructions are of AVX-512 F and BW.
+#[allow(unsafe_op_in_unsafe_fn)] // intrinsics throughout, under the contract of the trait
+unsafe impl AttentionLanes for F32x16 {
+    const BLOCK: usize = super::MAX_BLOCK; // of 32 registers
+
+    #[inline(always)]
+    unsafe fn transpose(k: *const f16, head_dim: usize, out: *mut f32) {
+        // Lane L of register j holds key 8 L + j.
+        let mut v = [_mm512_setzero_si512(); 8];
+        for (j, v) in v.iter_mut().enumerate() {
+            *v = _mm512_castsi128_si512(_mm_loadu_si128(k.add(j * head_dim).cast()));
+            *v = _mm512_inserti32x4::<1>(*v, _mm_loadu_si128(k.add((8 + j) * head_dim).cast()));
+            *v = _mm512_inserti32x4::<2>(*v, _mm_loadu_si128(k.add((16 + j) * head_dim).cast()));
+            *v = _mm512_inserti32x4::<3>(*v, _mm_loadu_si128(k.add((24 + j) * head_dim).cast()));
+        }
+        let elements = transpose_in_lanes!(
+            v,
+            _mm512_unpacklo_epi16 _mm512_unpackhi_epi16,
+            _mm512_unpacklo_epi32 _mm512_unpackhi_epi32,
+            _mm512_unpacklo_epi64 _mm512_unpackhi_epi64
+        );
+        for (j, keys) in elements.into_iter().enumerate() {
+            let row = out.add(j * PAGE_TOKENS);
+            _mm512_store_ps(row, _mm512_cvtph_ps(_mm512_castsi512_si256(keys)));
+            _mm512_store_ps(row.add(16), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(keys)));
+        }
+    }
+}
