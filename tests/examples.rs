@@ -1,4 +1,5 @@
-//! The first ten minutes: `examples/c/generate.c` is short, is the one that README.md shows, and answers.
+//! The first ten minutes: `examples/c/generate.c` is short, is the one that README.md shows, and answers; README.md's
+//! table names what the code serves.
 
 mod common;
 #[path = "common/compile.rs"]
@@ -39,4 +40,26 @@ fn example_answers() {
     let failed = Command::new(&program).arg("/no/such/model.gguf").output().expect("the program");
     assert_eq!(failed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&failed.stderr).contains("/no/such/model.gguf"));
+}
+
+/// The cells of README's table of what is served, by the name in their first cell.
+fn served(row: &str) -> String {
+    let readme = text("README.md");
+    let line = readme.lines().find(|line| line.starts_with(&format!("| {row} |")));
+    line.unwrap_or_else(|| panic!("README.md has no row '{row}'")).to_string()
+}
+
+#[test]
+fn readme_names_what_is_served() {
+    let architectures = served("Architectures");
+    for name in rocmforge::model::config::architectures() {
+        assert!(architectures.contains(&format!("`{name}`")), "README.md does not name {name}");
+    }
+    let row = served("Tensor types");
+    let mut cells: Vec<&str> = row.split('|').nth(2).unwrap_or_default().split(',').map(str::trim).collect();
+    let formats = rocmforge::quant::FORMATS.iter().filter(|format| format.decode.is_some());
+    let mut names: Vec<&str> = formats.map(|format| format.name).collect();
+    names.sort_unstable();
+    cells.sort_unstable();
+    assert_eq!(cells, names);
 }
