@@ -74,7 +74,10 @@ impl Engine {
     /// Makes an engine and its threads.
     pub fn new(options: EngineOptions) -> Result<Engine> {
         if options.threads > MAX_THREADS {
-            return Err(Error::argument(format!("{} threads were asked for, at most {MAX_THREADS} are served", options.threads)));
+            return Err(Error::argument(format!(
+                "{} threads were asked for, at most {MAX_THREADS} are served",
+                options.threads
+            )));
         }
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_DEFAULT_THREADS),
@@ -238,7 +241,10 @@ impl Model {
 
     fn compile(&self, template: Option<&str>) -> Result<ChatTemplate> {
         let source = template.ok_or_else(|| {
-            Error::Template(format!("{} has none (tokenizer.chat_template); give one as an option", self.path.display()))
+            Error::Template(format!(
+                "{} has none (tokenizer.chat_template); give one as an option",
+                self.path.display()
+            ))
         })?;
         let text = |id: Option<u32>| id.and_then(|id| self.tokenizer.token_text(id)).unwrap_or_default();
         ChatTemplate::new(source, text(self.tokenizer.bos()), text(self.tokenizer.eos()))

@@ -16,17 +16,17 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod backend;
-pub mod capi;
-pub mod chat;
-pub mod engine;
-pub mod error;
-pub mod gguf;
-pub mod load;
 pub mod model;
 pub mod quant;
 pub mod sampler;
-pub mod session;
-pub mod tensor;
-pub mod tokenizer;
+
+// What reads files, or stands before C: nothing in it may panic on what it is given.
+macro_rules! careful {
+    ($($name:ident)*) => { $(
+        #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+        pub mod $name;
+    )* };
+}
+careful! { capi chat engine error gguf load session tensor tokenizer }
 
 pub use error::{Error, Result};

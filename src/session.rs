@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::sampler::{Sampler, SamplerOptions, SamplerState};
 
 mod generate;
-pub use generate::{Finish, GenerateOptions, OnFull, Piece};
 use generate::Generation;
+pub use generate::{Finish, GenerateOptions, OnFull, Piece};
 
 /// Rows of one step of a prompt, unless told otherwise.
 pub const DEFAULT_BATCH: usize = 256;
@@ -21,6 +21,9 @@ pub const DEFAULT_BATCH: usize = 256;
 pub const MAX_BATCH: usize = 4096;
 /// Rows of logits that are computed at a time where all are wanted.
 const LOGIT_ROWS: usize = 8;
+
+/// Receives the index of a token and the logits that follow it.
+pub type EachLogits<'a> = dyn FnMut(usize, &[f32]) + 'a;
 
 /// Stops work from any thread: the call that it interrupts returns [`Error::Cancelled`].
 #[derive(Clone, Default)]
@@ -105,7 +108,11 @@ impl Session {
         let batch = match options.batch {
             0 => DEFAULT_BATCH,
             n if n <= MAX_BATCH => n,
-            n => return Err(Error::argument(format!("a batch of {n} rows was asked for, at most {MAX_BATCH} are served"))),
+            n => {
+                return Err(Error::argument(format!(
+                    "a batch of {n} rows was asked for, at most {MAX_BATCH} are served"
+                )));
+            }
         };
         let batch = batch.min(capacity);
         let kv_type = if options.reference { KvType::F32 } else { KvType::F16 };
@@ -179,7 +186,7 @@ impl Session {
     }
 
     /// Appends `tokens` and shows the logits that follow each of them: `each(i, logits)`.
-    pub fn decode_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+    pub fn decode_each(&mut self, tokens: &[u32], each: &mut EachLogits) -> Result<()> {
         self.append(tokens, Some(each))
     }
 
@@ -218,7 +225,10 @@ impl Session {
     /// Shortens the session to its first `n` tokens. The logits are gone until the next decode.
     pub fn rewind(&mut self, n: usize) -> Result<()> {
         if n > self.tokens.len() {
-            return Err(Error::argument(format!("cannot rewind to {n} tokens: the session holds {}", self.tokens.len())));
+            return Err(Error::argument(format!(
+                "cannot rewind to {n} tokens: the session holds {}",
+                self.tokens.len()
+            )));
         }
         self.truncate(n);
         self.has_logits = false;
@@ -231,7 +241,7 @@ impl Session {
         self.pages.truncate(n.div_ceil(PAGE_TOKENS));
     }
 
-    fn append(&mut self, tokens: &[u32], mut each: Option<&mut dyn FnMut(usize, &[f32])>) -> Result<()> {
+    fn append(&mut self, tokens: &[u32], mut each: Option<&mut EachLogits>) -> Result<()> {
         self.check(tokens)?;
         let before = self.tokens.len();
         let had_logits = self.has_logits;
@@ -255,7 +265,9 @@ impl Session {
     fn check(&self, tokens: &[u32]) -> Result<()> {
         let n_vocab = self.model.network().n_vocab();
         if let Some((i, id)) = tokens.iter().enumerate().find(|&(_, &id)| id as usize >= n_vocab) {
-            return Err(Error::argument(format!("token {id} at index {i} is outside the vocabulary of {n_vocab} tokens")));
+            return Err(Error::argument(format!(
+                "token {id} at index {i} is outside the vocabulary of {n_vocab} tokens"
+            )));
         }
         if tokens.len() > self.capacity - self.tokens.len() {
             return Err(Error::ContextFull { used: self.tokens.len(), capacity: self.capacity, asked: tokens.len() });
@@ -289,7 +301,7 @@ impl Session {
         Ok(())
     }
 
-    fn show_logits(&mut self, rows: usize, first: usize, each: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+    fn show_logits(&mut self, rows: usize, first: usize, each: &mut EachLogits) -> Result<()> {
         let model = self.model.clone();
         let network = model.network();
         let step = LOGIT_ROWS.min(self.batch);

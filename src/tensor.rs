@@ -85,8 +85,9 @@ impl TensorTable {
 fn check(source: &dyn Source, header: &Header, part: usize, info: &TensorInfo) -> Result<Tensor> {
     let name = &info.name;
     let malformed = |what: String| Error::malformed(source.name(), format!("tensor '{name}' {what}"));
-    let tensor_type = TensorType::from_id(info.type_id)
-        .ok_or_else(|| Error::unsupported(source.name(), format!("tensor '{name}' has the unknown type {}", info.type_id)))?;
+    let tensor_type = TensorType::from_id(info.type_id).ok_or_else(|| {
+        Error::unsupported(source.name(), format!("tensor '{name}' has the unknown type {}", info.type_id))
+    })?;
     let dimensions = info
         .dimensions
         .iter()
@@ -106,8 +107,11 @@ fn check(source: &dyn Source, header: &Header, part: usize, info: &TensorInfo) -
         .try_fold(row, |bytes, &d| bytes.checked_mul(d))
         .filter(|&bytes| isize::try_from(bytes).is_ok())
         .ok_or_else(|| malformed(format!("has the impossible shape {}", shape_text(&dimensions))))?;
-    if info.offset % u64::from(header.alignment) != 0 {
-        return Err(malformed(format!("begins at offset {}, which is not aligned to {}", info.offset, header.alignment)));
+    if !info.offset.is_multiple_of(u64::from(header.alignment)) {
+        return Err(malformed(format!(
+            "begins at offset {}, which is not aligned to {}",
+            info.offset, header.alignment
+        )));
     }
     let offset = header.data_offset.checked_add(info.offset);
     let end = offset.and_then(|offset| offset.checked_add(bytes as u64));

@@ -61,7 +61,11 @@ fn reference_mode_is_within_0_02_of_float32() {
             for (id, logit) in top10(case) {
                 let found = session.logits().expect("logits")[id as usize];
                 worst = worst.max((found - logit).abs());
-                assert!((found - logit).abs() < 0.02, "{name}, {}: logit of {id} is {found}, not {logit}", case["name"]);
+                assert!(
+                    (found - logit).abs() < 0.02,
+                    "{name}, {}: logit of {id} is {found}, not {logit}",
+                    case["name"]
+                );
             }
             check_greedy(name, &mut session, case, 0.02);
         }
@@ -91,7 +95,11 @@ fn default_kernels_keep_the_greedy_path() {
                         let golden = logits[continuation[i + 1 - prompt.len()] as usize];
                         let best = logits[argmax(logits) as usize];
                         furthest = furthest.max(best - golden);
-                        assert!(best - golden < 0.6, "{name}, {}: step {i}, {golden} under our best {best}", case["name"]);
+                        assert!(
+                            best - golden < 0.6,
+                            "{name}, {}: step {i}, {golden} under our best {best}",
+                            case["name"]
+                        );
                     }
                 })
                 .expect("decode");
@@ -112,7 +120,10 @@ fn mean_error(oracle: &Value, logit_of: &mut dyn FnMut(usize, u32) -> Option<f32
 #[test]
 fn default_kernels_err_no_more_than_llama_cpps() {
     for (name, path) in golden_models() {
-        let (Some(oracle), Some(peer)) = (golden(&format!("{name}.float32")), common::shared().join(format!("golden/{name}.json")).exists().then(|| golden(name)).flatten()) else {
+        let (Some(oracle), Some(peer)) = (
+            golden(&format!("{name}.float32")),
+            common::shared().join(format!("golden/{name}.json")).exists().then(|| golden(name)).flatten(),
+        ) else {
             continue; // an F32 file has no quantised kernels to compare with
         };
         let model = load(&path);

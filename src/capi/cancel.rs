@@ -14,7 +14,10 @@ pub struct rf_cancel_token(pub(super) CancelToken);
 /// Errors: `RF_E_ARGUMENT`.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rf_cancel_token_create(token: *mut *mut rf_cancel_token, err: *mut *mut rf_error) -> rf_status {
+pub unsafe extern "C" fn rf_cancel_token_create(
+    token: *mut *mut rf_cancel_token,
+    err: *mut *mut rf_error,
+) -> rf_status {
     fence(err, || {
         // SAFETY: NULL or a pointer to a pointer.
         unsafe {

@@ -92,7 +92,12 @@ pub unsafe extern "C" fn rf_engine_create(
             RF_ISA_SCALAR => Some(Isa::Scalar),
             RF_ISA_AVX2 => Some(Isa::Avx2),
             RF_ISA_AVX512_VNNI => Some(Isa::Avx512Vnni),
-            other => return Err(Error::unsupported("rf_engine_options.isa", format!("{other} is no RF_ISA_ constant of this version"))),
+            other => {
+                return Err(Error::unsupported(
+                    "rf_engine_options.isa",
+                    format!("{other} is no RF_ISA_ constant of this version"),
+                ));
+            }
         };
         let log = opts.on_log.map(|call| {
             let host = HostLog { call, user_data: opts.log_user_data };

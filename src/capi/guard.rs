@@ -112,7 +112,9 @@ pub(super) unsafe fn bytes<'a>(pointer: *const c_char, len: usize, what: &str) -
         (true, _) => Err(Error::argument(format!("{what} is NULL"))),
         // SAFETY: the header demands a NUL-terminated text with RF_STRLEN.
         (false, RF_STRLEN) => Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes()),
-        (false, len) if isize::try_from(len).is_err() => Err(Error::argument(format!("the length {len} of {what} is impossible"))),
+        (false, len) if isize::try_from(len).is_err() => {
+            Err(Error::argument(format!("the length {len} of {what} is impossible")))
+        }
         // SAFETY: the header demands `len` readable bytes.
         (false, len) => Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), len) }),
     }
@@ -122,7 +124,8 @@ pub(super) unsafe fn bytes<'a>(pointer: *const c_char, len: usize, what: &str) -
 pub(super) unsafe fn text<'a>(pointer: *const c_char, len: usize, what: &str) -> Result<&'a str> {
     // SAFETY: as the caller promises.
     let bytes = unsafe { bytes(pointer, len, what) }?;
-    std::str::from_utf8(bytes).map_err(|e| Error::argument(format!("{what} is not valid UTF-8 at byte {}", e.valid_up_to())))
+    std::str::from_utf8(bytes)
+        .map_err(|e| Error::argument(format!("{what} is not valid UTF-8 at byte {}", e.valid_up_to())))
 }
 
 /// A text in an option struct: NULL is none, a length of 0 means that it ends at its NUL.
@@ -160,7 +163,9 @@ pub(super) unsafe trait Tagged: Copy {
 fn tagged_size(size: u32, name: &str) -> Result<usize> {
     match size as usize {
         size if size >= size_of::<u32>() && size <= 4096 => Ok(size),
-        size => Err(Error::argument(format!("{name}.struct_size is {size}; begin with {}_INIT", name.to_ascii_uppercase()))),
+        size => {
+            Err(Error::argument(format!("{name}.struct_size is {size}; begin with {}_INIT", name.to_ascii_uppercase())))
+        }
     }
 }
 
@@ -204,7 +209,12 @@ pub(super) unsafe fn write_tagged<T: Tagged>(pointer: *mut T, value: T) -> Resul
 
 /// Writes `text` and a NUL to the caller's buffer and its length without the NUL to `needed`. Without a buffer only
 /// the length is written.
-pub(super) unsafe fn write_text(text: &str, buffer: *mut c_char, capacity: usize, needed: *mut usize) -> Result<rf_status> {
+pub(super) unsafe fn write_text(
+    text: &str,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> Result<rf_status> {
     // SAFETY: the header demands that `needed` is NULL or points to a size.
     if let Some(needed) = unsafe { needed.as_mut() } {
         *needed = text.len();

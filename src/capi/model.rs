@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::guard::{Tagged, check_flags, fence, handle, optional_text, options, out, text, total, write_tagged, write_text};
+use super::guard::{
+    Tagged, check_flags, fence, handle, optional_text, options, out, text, total, write_tagged, write_text,
+};
 use super::*;
 use crate::engine::{Model, ModelOptions};
 use crate::error::{Error, Result};
@@ -154,7 +156,8 @@ unsafe fn load(
         load(ModelOptions {
             mapped: opts.flags & RF_LOAD_MMAP != 0,
             pre: optional_text(opts.pre_tokenizer, opts.pre_tokenizer_len, "pre_tokenizer")?,
-            tokenizer_json: optional_text(opts.tokenizer_json, opts.tokenizer_json_len, "tokenizer_json")?.map(str::as_bytes),
+            tokenizer_json: optional_text(opts.tokenizer_json, opts.tokenizer_json_len, "tokenizer_json")?
+                .map(str::as_bytes),
             chat_template: optional_text(opts.chat_template, opts.chat_template_len, "chat_template")?,
             progress: Some(&mut progress),
         })?
@@ -245,7 +248,8 @@ pub unsafe extern "C" fn rf_model_load_reader(
             let read = reader.read.ok_or_else(|| Error::argument("reader->read is NULL"))?;
             refuse_mapping(&options)?;
             let host = HostReader { read, user_data: reader.user_data };
-            let source = ReaderSource::new(reader.length, move |offset, buffer: &mut [u8]| host.read_at(offset, buffer));
+            let source =
+                ReaderSource::new(reader.length, move |offset, buffer: &mut [u8]| host.read_at(offset, buffer));
             engine.0.load_source(Box::new(source), options)
         })
     })
@@ -337,10 +341,9 @@ pub unsafe extern "C" fn rf_model_metadata_key(
     fence(err, || unsafe {
         guard::clear(needed);
         let metadata = &handle(model, "model")?.0.metadata;
-        let (key, _) = metadata
-            .iter()
-            .nth(index)
-            .ok_or_else(|| Error::argument(format!("there is no metadata entry {index}, the file has {}", metadata.iter().len())))?;
+        let (key, _) = metadata.iter().nth(index).ok_or_else(|| {
+            Error::argument(format!("there is no metadata entry {index}, the file has {}", metadata.iter().len()))
+        })?;
         write_text(key, buffer, capacity, needed)
     })
 }
@@ -369,7 +372,8 @@ pub unsafe extern "C" fn rf_model_metadata_value(
         guard::clear(needed);
         let metadata = &handle(model, "model")?.0.metadata;
         let key = text(key, key_len, "key")?;
-        let value = metadata.get(key).ok_or_else(|| Error::argument(format!("the model has no metadata key '{key}'")))?;
+        let value =
+            metadata.get(key).ok_or_else(|| Error::argument(format!("the model has no metadata key '{key}'")))?;
         write_text(&value.to_string(), buffer, capacity, needed)
     })
 }

@@ -442,7 +442,11 @@ pub unsafe extern "C" fn rf_session_generate(
 /// Errors: `RF_E_ARGUMENT` (more than it holds), `RF_E_BUSY`.
 /// Since: 0.1
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rf_session_rewind(session: *mut rf_session, n_tokens: usize, err: *mut *mut rf_error) -> rf_status {
+pub unsafe extern "C" fn rf_session_rewind(
+    session: *mut rf_session,
+    n_tokens: usize,
+    err: *mut *mut rf_error,
+) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
         handle(session, "session")?.with(|s| s.rewind(n_tokens))?;

@@ -44,7 +44,9 @@ impl Header {
 
         let n_tensors = reader.count("the tensor count")?;
         let n_entries = reader.count("the metadata count")?;
-        for (n, limit, what) in [(n_tensors, MAX_TENSORS, "tensors"), (n_entries, MAX_METADATA_ENTRIES, "metadata entries")] {
+        for (n, limit, what) in
+            [(n_tensors, MAX_TENSORS, "tensors"), (n_entries, MAX_METADATA_ENTRIES, "metadata entries")]
+        {
             if n > limit {
                 return Err(reader.malformed(format!("claims {n} {what}, the limit is {limit}")));
             }
@@ -95,7 +97,8 @@ fn read_version(reader: &mut Reader, source: &dyn Source) -> Result<u32> {
 
 /// What a file seems to be instead: downloads that went wrong are the usual cause.
 fn describe_start(start: &[u8]) -> String {
-    let text: String = start.iter().take(16).map(|&b| if (0x20..0x7f).contains(&b) { b as char } else { '.' }).collect();
+    let text: String =
+        start.iter().take(16).map(|&b| if (0x20..0x7f).contains(&b) { b as char } else { '.' }).collect();
     let lower = start.to_ascii_lowercase();
     let trimmed = lower.trim_ascii_start();
     let hint = if trimmed.starts_with(b"<!doctype") || trimmed.starts_with(b"<html") {
@@ -104,7 +107,10 @@ fn describe_start(start: &[u8]) -> String {
         "a Git LFS pointer, so fetch the real file with git lfs"
     } else if start.starts_with(b"PK\x03\x04") {
         "a zip archive (a PyTorch checkpoint?), so convert the model to GGUF"
-    } else if matches!(start, [b't', b'j', b'g', b'g', ..] | [b'f', b'm', b'g', b'g', ..] | [b'l', b'm', b'g', b'g', ..]) {
+    } else if matches!(
+        start,
+        [b't', b'j', b'g', b'g', ..] | [b'f', b'm', b'g', b'g', ..] | [b'l', b'm', b'g', b'g', ..]
+    ) {
         "a GGML file from before GGUF, so convert the model again"
     } else if start.get(8) == Some(&b'{') {
         "perhaps a safetensors file, so convert the model to GGUF"

@@ -1,7 +1,7 @@
 //! A cursor over a [`Source`] that never reads, and never allocates, past the file's end.
 
-use super::{MAX_ARRAY_DEPTH, MAX_ARRAY_ELEMENTS, MAX_STRING_BYTES, Source};
 use super::{Array, Strings, Value};
+use super::{MAX_ARRAY_DEPTH, MAX_ARRAY_ELEMENTS, MAX_STRING_BYTES, Source};
 use crate::error::{Error, Result};
 
 /// Bytes fetched at a time; one longer string is fetched whole.

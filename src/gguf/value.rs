@@ -253,7 +253,10 @@ impl Metadata {
         match self.get(key) {
             None => Ok(None),
             Some(v) => f(v).map(Some).ok_or_else(|| {
-                Error::malformed(&self.file, format!("metadata key '{key}' has type {}, expected {wanted}", v.type_name()))
+                Error::malformed(
+                    &self.file,
+                    format!("metadata key '{key}' has type {}, expected {wanted}", v.type_name()),
+                )
             }),
         }
     }

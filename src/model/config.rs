@@ -29,11 +29,41 @@ struct Family {
 }
 
 const FAMILIES: &[Family] = &[
-    Family { name: "llama", rope_style: RopeStyle::Norm, activation: Activation::Silu, scaled_embedding: false, window_period: 1 },
-    Family { name: "qwen2", rope_style: RopeStyle::Neox, activation: Activation::Silu, scaled_embedding: false, window_period: 1 },
-    Family { name: "qwen3", rope_style: RopeStyle::Neox, activation: Activation::Silu, scaled_embedding: false, window_period: 1 },
-    Family { name: "gemma3", rope_style: RopeStyle::Neox, activation: Activation::GeluTanh, scaled_embedding: true, window_period: 6 },
-    Family { name: "phi3", rope_style: RopeStyle::Neox, activation: Activation::Silu, scaled_embedding: false, window_period: 1 },
+    Family {
+        name: "llama",
+        rope_style: RopeStyle::Norm,
+        activation: Activation::Silu,
+        scaled_embedding: false,
+        window_period: 1,
+    },
+    Family {
+        name: "qwen2",
+        rope_style: RopeStyle::Neox,
+        activation: Activation::Silu,
+        scaled_embedding: false,
+        window_period: 1,
+    },
+    Family {
+        name: "qwen3",
+        rope_style: RopeStyle::Neox,
+        activation: Activation::Silu,
+        scaled_embedding: false,
+        window_period: 1,
+    },
+    Family {
+        name: "gemma3",
+        rope_style: RopeStyle::Neox,
+        activation: Activation::GeluTanh,
+        scaled_embedding: true,
+        window_period: 6,
+    },
+    Family {
+        name: "phi3",
+        rope_style: RopeStyle::Neox,
+        activation: Activation::Silu,
+        scaled_embedding: false,
+        window_period: 1,
+    },
 ];
 
 /// The architectures that are served, by the name that `general.architecture` has.
@@ -135,7 +165,10 @@ impl Config {
         let name = metadata.string("general.architecture")?.ok_or_else(|| metadata.missing("general.architecture"))?;
         let family = FAMILIES.iter().find(|f| f.name == name).ok_or_else(|| {
             let served: Vec<_> = architectures().collect();
-            Error::unsupported(metadata.file(), format!("architecture '{name}' is not served; {} are", served.join(", ")))
+            Error::unsupported(
+                metadata.file(),
+                format!("architecture '{name}' is not served; {} are", served.join(", ")),
+            )
         })?;
         let keys = Keys { metadata, arch: family.name };
         keys.refuse("expert_count", "mixture-of-experts layers")?;
@@ -170,8 +203,7 @@ impl Config {
         let block_count = keys.size("block_count", MAX_BLOCKS)?;
         let sliding_window = keys.optional_size("attention.sliding_window", MAX_CONTEXT)?;
         // The 27B model of gemma3 alone scales by the width per head and not by the head's own.
-        let score_width =
-            if name == "gemma3" && block_count == 62 { embedding_length / head_count } else { head_dim };
+        let score_width = if name == "gemma3" && block_count == 62 { embedding_length / head_count } else { head_dim };
         Ok(Config {
             architecture: family.name,
             block_count,
@@ -184,7 +216,9 @@ impl Config {
             layer_norm_rms_epsilon: keys.positive("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5),
             rope: rope(&keys, family, head_dim, context_length)?,
             sliding_window,
-            window_period: keys.optional_size("attention.sliding_window_pattern", MAX_BLOCKS)?.unwrap_or(family.window_period),
+            window_period: keys
+                .optional_size("attention.sliding_window_pattern", MAX_BLOCKS)?
+                .unwrap_or(family.window_period),
             attention_scale: keys.positive("attention.scale")?.unwrap_or(1.0 / (score_width as f32).sqrt()),
             attn_logit_softcapping: keys.positive("attn_logit_softcapping")?,
             final_logit_softcapping: keys.positive("final_logit_softcapping")?,
@@ -247,7 +281,10 @@ fn rope_scaling(keys: &Keys, context_length: usize) -> Result<RopeScaling> {
         },
         Some("longrope") => LongRope { original_context, attn_factor },
         Some(other) => {
-            return Err(keys.unsupported("rope.scaling.type", format!("is '{other}'; none, linear, yarn and longrope are served")));
+            return Err(keys.unsupported(
+                "rope.scaling.type",
+                format!("is '{other}'; none, linear, yarn and longrope are served"),
+            ));
         }
     })
 }

@@ -40,11 +40,7 @@ pub struct Network {
 
 impl Network {
     /// Places the network of `file` on `backend`; `progress(fraction)` returns false to cancel.
-    pub fn load(
-        file: &ModelFile,
-        backend: Arc<dyn Backend>,
-        progress: &mut dyn FnMut(f32) -> bool,
-    ) -> Result<Network> {
+    pub fn load(file: &ModelFile, backend: Arc<dyn Backend>, progress: &mut dyn FnMut(f32) -> bool) -> Result<Network> {
         let config = Config::from_metadata(&file.metadata)?;
         let weights = Weights::load(file, &config, backend.as_ref(), progress)?;
         Ok(Network { config, weights, backend })

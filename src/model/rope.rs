@@ -54,7 +54,8 @@ fn base_frequencies(base: f32, dimensions: usize) -> Vec<f32> {
 fn yarn(frequencies: &mut [f32], base: f32, factor: f32, original_context: usize, betas: [f32; 2], ext_factor: f32) {
     let dimensions = 2.0 * frequencies.len() as f32;
     // The pair that makes `rotations` turns in the original context.
-    let pair_of = |rotations: f32| dimensions * (original_context as f32 / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln());
+    let pair_of =
+        |rotations: f32| dimensions * (original_context as f32 / (rotations * 2.0 * PI)).ln() / (2.0 * base.ln());
     let [beta_fast, beta_slow] = betas;
     let low = pair_of(beta_fast).floor().max(0.0);
     let high = pair_of(beta_slow).ceil().min(dimensions - 1.0);

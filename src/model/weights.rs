@@ -181,7 +181,10 @@ impl<'a> Loader<'a> {
             None => Ok(()),
             Some(t) => Err(Error::unsupported(
                 self.file.name(),
-                format!("tensor '{}' has no place in architecture '{}' as it is served here", t.name, self.config.architecture),
+                format!(
+                    "tensor '{}' has no place in architecture '{}' as it is served here",
+                    t.name, self.config.architecture
+                ),
             )),
         }
     }
@@ -229,7 +232,9 @@ impl<'a> Loader<'a> {
         if !self.file.is_mapped()
             && let Some(block) = tensor.tensor_type.first_non_finite_scale(bytes.as_slice())
         {
-            return Err(self.malformed(format!("tensor '{}' holds a scale that is not finite in block {block}", tensor.name)));
+            return Err(
+                self.malformed(format!("tensor '{}' holds a scale that is not finite in block {block}", tensor.name))
+            );
         }
         self.backend.matrix(tensor.tensor_type, rows, columns, bytes)
     }

@@ -4,6 +4,8 @@
 //! product is `d · Σ q·w` with integer sums, and the sums of `q` over each half block, by which formats with an offset
 //! or a minimum are corrected.
 
+#![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
+
 use super::features::Isa;
 use super::memory::AlignedBuf;
 use super::pool::Pool;

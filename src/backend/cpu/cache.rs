@@ -24,8 +24,9 @@ pub(super) const VALUES: usize = 1;
 
 impl CpuPage {
     pub fn new(shape: &KvShape) -> Result<CpuPage> {
-        let bytes =
-            shape.page_bytes().ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: "a page of the cache".into() })?;
+        let bytes = shape
+            .page_bytes()
+            .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: "a page of the cache".into() })?;
         Ok(CpuPage { shape: *shape, bytes: AlignedBuf::zeroed(bytes)? })
     }
 
@@ -58,7 +59,8 @@ impl CacheRows {
         let last = (position + n).div_ceil(PAGE_TOKENS);
         let mut shape = None;
         let mut open = Vec::with_capacity(last - first_page);
-        let range = pages.get_mut(first_page..last).ok_or_else(|| Error::Internal("too few pages for a step".into()))?;
+        let range =
+            pages.get_mut(first_page..last).ok_or_else(|| Error::Internal("too few pages for a step".into()))?;
         for page in range {
             let page = Arc::get_mut(page).ok_or_else(|| Error::Internal("a shared page would be written".into()))?;
             let page: &mut CpuPage = page.0.downcast_mut().ok_or_else(|| foreign("page"))?;
@@ -82,7 +84,11 @@ impl CacheRows {
         unsafe {
             match s.kv_type {
                 KvType::F16 => {
-                    vector::f32_to_f16(isa, values, std::slice::from_raw_parts_mut(page.add(at).cast::<f16>(), s.head_dim));
+                    vector::f32_to_f16(
+                        isa,
+                        values,
+                        std::slice::from_raw_parts_mut(page.add(at).cast::<f16>(), s.head_dim),
+                    );
                 }
                 KvType::F32 => {
                     std::slice::from_raw_parts_mut(page.add(at).cast::<f32>(), s.head_dim).copy_from_slice(values);

@@ -3,6 +3,8 @@
 //!
 //! Names are `format_isa`. A kernel's result for a row of activations does not depend on how many rows it is given.
 
+#![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
+
 use super::features::Isa;
 use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Simd};
@@ -288,7 +290,13 @@ unsafe fn floats_avx2<const N: usize>(float: Float, row: *const u8, columns: usi
 }
 
 /// Products of one row of weights with `N` rows of activations: `x` is `[N][columns]`.
-pub(super) fn float_products<const N: usize>(isa: Isa, float: Float, row: &[u8], columns: usize, x: &[f32]) -> [f32; N] {
+pub(super) fn float_products<const N: usize>(
+    isa: Isa,
+    float: Float,
+    row: &[u8],
+    columns: usize,
+    x: &[f32],
+) -> [f32; N] {
     assert!(row.len() >= columns * float.bytes() && x.len() >= N * columns);
     match isa {
         // SAFETY: the instruction set was detected; the lengths were checked.

@@ -57,7 +57,13 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool)
             assert!(job.bias.is_none_or(|bias| bias.len() == rows));
             let first = groups;
             groups += job.matrix.groups();
-            Part { matrix: job.matrix, out: Rows::new(job.out, rows), bias: job.bias, accumulate: job.accumulate, first }
+            Part {
+                matrix: job.matrix,
+                out: Rows::new(job.out, rows),
+                bias: job.bias,
+                accumulate: job.accumulate,
+                first,
+            }
         })
         .collect();
     let tile = groups.div_ceil(pool.threads() * if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD }).max(1);
@@ -97,7 +103,9 @@ impl Part<'_> {
                         let mut out = [0.0; WIDTHS[0] * ROWS];
                         // SAFETY: the kernel is one that this processor runs; the group has all tiles of the columns, and
                         // the activations as many rows as the kernel's width.
-                        unsafe { kernel.run[width](bytes.as_ptr(), tiles, Quantized::rows(acts, at), out.as_mut_ptr()) };
+                        unsafe {
+                            kernel.run[width](bytes.as_ptr(), tiles, Quantized::rows(acts, at), out.as_mut_ptr())
+                        };
                         for (t, products) in out.chunks_exact(ROWS).take(WIDTHS[width]).enumerate() {
                             self.store(at + t, group * ROWS, products);
                         }

@@ -39,7 +39,11 @@ impl Matrix {
     ) -> Result<Matrix> {
         let row_bytes = tensor_type.row_bytes(columns);
         if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(bytes.as_slice().len()) {
-            return Err(Error::Internal(format!("{} bytes for {rows} × {columns} {}", bytes.as_slice().len(), tensor_type.name())));
+            return Err(Error::Internal(format!(
+                "{} bytes for {rows} × {columns} {}",
+                bytes.as_slice().len(),
+                tensor_type.name()
+            )));
         }
         let storage = match Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some()) {
             Some(layout) => Storage::Packed(pack(layout, rows, columns, bytes.as_slice(), pool)?),
@@ -116,7 +120,8 @@ impl Matrix {
                 let group = &packed.as_slice()[row / ROWS * blocks * layout.block()..];
                 let mut block = [0u8; 512];
                 let block = &mut block[..format.block_bytes];
-                for (packed, out) in group.chunks_exact(layout.block()).zip(out.chunks_exact_mut(format.block_elements)) {
+                for (packed, out) in group.chunks_exact(layout.block()).zip(out.chunks_exact_mut(format.block_elements))
+                {
                     layout.unpack(packed, row % ROWS, block);
                     decode(block, out);
                 }

@@ -269,13 +269,29 @@ impl Backend for CpuBackend {
         let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
         self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
         let mut jobs = [
-            Job { matrix: matrix_of(&args.q.weight)?, out: &mut work.q[..n * n_q], bias: bias_of(args.q)?, accumulate: false },
-            Job { matrix: matrix_of(&args.k.weight)?, out: &mut work.k[..n * n_kv], bias: bias_of(args.k)?, accumulate: false },
-            Job { matrix: matrix_of(&args.v.weight)?, out: &mut work.v[..n * n_kv], bias: bias_of(args.v)?, accumulate: false },
+            Job {
+                matrix: matrix_of(&args.q.weight)?,
+                out: &mut work.q[..n * n_q],
+                bias: bias_of(args.q)?,
+                accumulate: false,
+            },
+            Job {
+                matrix: matrix_of(&args.k.weight)?,
+                out: &mut work.k[..n * n_kv],
+                bias: bias_of(args.k)?,
+                accumulate: false,
+            },
+            Job {
+                matrix: matrix_of(&args.v.weight)?,
+                out: &mut work.v[..n * n_kv],
+                bias: bias_of(args.v)?,
+                accumulate: false,
+            },
         ];
         matmul(&self.pool, self.isa, &work.acts, &mut jobs, s.exact);
 
-        let rotation = work.rotations.get(args.rope).ok_or_else(|| Error::Internal("a rope that was not begun".into()))?;
+        let rotation =
+            work.rotations.get(args.rope).ok_or_else(|| Error::Internal("a rope that was not begun".into()))?;
         let q_norm = args.q_norm.as_ref().map(gain_of).transpose()?;
         let k_norm = args.k_norm.as_ref().map(gain_of).transpose()?;
         let (q, k) = (Rows::new(&mut work.q, n_q), Rows::new(&mut work.k, n_kv));
@@ -283,7 +299,8 @@ impl Backend for CpuBackend {
             let cache = CacheRows::new(span.pages, span.position, span.rows.len())?;
             let (first, position, v) = (span.rows.start, span.position, &work.v);
             self.each_row(span.rows.len(), &|i| {
-                let (cos, sin) = rotation.table[(first + i) * 2 * rotation.pairs..][..2 * rotation.pairs].split_at(rotation.pairs);
+                let (cos, sin) =
+                    rotation.table[(first + i) * 2 * rotation.pairs..][..2 * rotation.pairs].split_at(rotation.pairs);
                 // SAFETY: each row is written by one task.
                 let (q, k) = unsafe { (q.row(first + i), k.row(first + i)) };
                 let head_work = HeadWork { norm: q_norm, style: rotation.style, cos, sin };
@@ -314,7 +331,9 @@ impl Backend for CpuBackend {
             let pages: Arc<[&CpuPage]> = pages.into();
             for tile in (0..span.rows.len()).step_by(QUERY_TILE) {
                 let rows = tile..span.rows.len().min(tile + QUERY_TILE);
-                tasks.extend((0..s.n_head_kv).map(|head| (span.rows.start, span.position, rows.clone(), head, pages.clone())));
+                tasks.extend(
+                    (0..s.n_head_kv).map(|head| (span.rows.start, span.position, rows.clone(), head, pages.clone())),
+                );
             }
         }
         {
@@ -354,8 +373,18 @@ impl Backend for CpuBackend {
         let (n, n_ff, exact) = (work.n, work.shape.n_ff, work.shape.exact);
         self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
         let mut jobs = [
-            Job { matrix: matrix_of(&args.gate.weight)?, out: &mut work.gate[..n * n_ff], bias: bias_of(args.gate)?, accumulate: false },
-            Job { matrix: matrix_of(&args.up.weight)?, out: &mut work.up[..n * n_ff], bias: bias_of(args.up)?, accumulate: false },
+            Job {
+                matrix: matrix_of(&args.gate.weight)?,
+                out: &mut work.gate[..n * n_ff],
+                bias: bias_of(args.gate)?,
+                accumulate: false,
+            },
+            Job {
+                matrix: matrix_of(&args.up.weight)?,
+                out: &mut work.up[..n * n_ff],
+                bias: bias_of(args.up)?,
+                accumulate: false,
+            },
         ];
         matmul(&self.pool, self.isa, &work.acts, &mut jobs, exact);
         work.acts.set_shape(n, n_ff);

@@ -4,6 +4,7 @@
 //! All methods are inlined into functions that enable the instruction set, which is why they are `unsafe`: nobody else
 //! may call them.
 #![allow(clippy::missing_safety_doc)]
+#![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use std::arch::x86_64::*;
 

@@ -1,5 +1,7 @@
 //! How the kernels read a tile of each format: eight vectors of numbers, and the scales of its rows.
 
+#![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
+
 use super::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::blocks::{E2M1_DOUBLED, IQ4_VALUES};

@@ -40,7 +40,8 @@ pub fn bench(args: BenchArgs) -> Result<()> {
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
     let n_vocab = model.network().n_vocab() as u32;
     // Fixed, spread over the vocabulary: neither timing depends on what the tokens say.
-    let tokens: Vec<u32> = (0..args.prompt.max(args.generate) as u32).map(|i| i.wrapping_mul(2_654_435_761) % n_vocab).collect();
+    let tokens: Vec<u32> =
+        (0..args.prompt.max(args.generate) as u32).map(|i| i.wrapping_mul(2_654_435_761) % n_vocab).collect();
     let context = args.prompt.max(args.generate);
     let mut session = Session::new(model.clone(), SessionOptions { context, batch: args.batch, ..Default::default() })?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());

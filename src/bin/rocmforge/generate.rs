@@ -147,8 +147,7 @@ pub fn chat(args: ChatArgs) -> Result<()> {
     let mut first = args.prompt.clone();
     while let Some(message) = if args.prompt.is_some() { first.take() } else { next()? } {
         messages.push(json!({"role": "user", "content": message}));
-        let options =
-            RenderOptions { tools_json: tools.as_deref(), add_generation_prompt: true, ..Default::default() };
+        let options = RenderOptions { tools_json: tools.as_deref(), add_generation_prompt: true, ..Default::default() };
         let conversation = serde_json::Value::from(messages.clone()).to_string();
         let text = match &template {
             Some(template) => model.format_chat_with(template, &conversation, &options)?,

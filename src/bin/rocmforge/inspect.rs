@@ -53,7 +53,14 @@ pub fn inspect(args: InspectArgs) -> Result<()> {
     println!("{} tensors, {bytes} bytes", file.tensors.iter().len());
     if !args.no_tensors {
         for t in file.tensors.iter() {
-            println!("  {:40} {:8} {:>20} {:>12} bytes at {}", t.name, t.tensor_type.name(), t.shape_text(), t.bytes, t.offset);
+            println!(
+                "  {:40} {:8} {:>20} {:>12} bytes at {}",
+                t.name,
+                t.tensor_type.name(),
+                t.shape_text(),
+                t.bytes,
+                t.offset
+            );
         }
     }
     Ok(())
@@ -68,7 +75,8 @@ fn shown(value: &Value, full: bool) -> String {
         Value::String(s) => format!("{s:?}"),
         Value::Array(a) if !full && a.len() > SHOWN => {
             let json = a.to_json();
-            let head: Vec<String> = json.as_array().into_iter().flatten().take(SHOWN).map(ToString::to_string).collect();
+            let head: Vec<String> =
+                json.as_array().into_iter().flatten().take(SHOWN).map(ToString::to_string).collect();
             format!("[{}, … ({} elements)]", head.join(", "), a.len())
         }
         other => other.to_string(),

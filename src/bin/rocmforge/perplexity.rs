@@ -43,7 +43,9 @@ pub fn perplexity(args: PerplexityArgs) -> Result<()> {
     let mut scored = 0usize;
     for (i, window) in tokens.chunks_exact(args.context).take(n).enumerate() {
         let mut window = window.to_vec();
-        if let (true, Some(bos), Some(first)) = (model.tokenizer().add_bos(), model.tokenizer().bos(), window.first_mut()) {
+        if let (true, Some(bos), Some(first)) =
+            (model.tokenizer().add_bos(), model.tokenizer().bos(), window.first_mut())
+        {
             *first = bos;
         }
         session.rewind(0)?;

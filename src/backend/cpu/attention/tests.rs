@@ -1,6 +1,7 @@
 //! Attention of each instruction set against a plain softmax in f64, and against itself in other tiles.
 
 use super::*;
+use crate::backend::KvType;
 
 /// Numbers in `-1..1` (xorshift).
 struct Noise(u64);

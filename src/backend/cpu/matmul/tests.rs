@@ -53,7 +53,15 @@ fn random_rows(tensor_type: TensorType, rows: usize, columns: usize, noise: &mut
     bytes
 }
 
-fn place(tensor_type: TensorType, rows: usize, columns: usize, bytes: &[u8], packed: bool, isa: Isa, pool: &Pool) -> Matrix {
+fn place(
+    tensor_type: TensorType,
+    rows: usize,
+    columns: usize,
+    bytes: &[u8],
+    packed: bool,
+    isa: Isa,
+    pool: &Pool,
+) -> Matrix {
     let bytes = TensorBytes::new(Arc::new(bytes.to_vec()), 0, bytes.len()).expect("inside");
     Matrix::place(tensor_type, rows, columns, bytes, packed, isa, pool).expect("a matrix")
 }
@@ -150,7 +158,13 @@ fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
         let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &one);
         let product = |pool: &Pool, acts: &Acts| {
             let mut out = vec![0.0; acts.rows() * rows];
-            matmul(pool, isa, acts, &mut [Job { matrix: &matrix, out: &mut out, bias: None, accumulate: false }], false);
+            matmul(
+                pool,
+                isa,
+                acts,
+                &mut [Job { matrix: &matrix, out: &mut out, bias: None, accumulate: false }],
+                false,
+            );
             out
         };
         let expected = product(&one, &all);
