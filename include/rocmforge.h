@@ -673,8 +673,8 @@ RF_API int32_t rf_model_is_end_token(const rf_model *model, rf_token token);
 // Ownership: `text` and `tokens` stay the caller's. `*n_tokens` becomes the number of tokens; with `tokens` NULL that
 //     is all.
 // Threads: any.
-// Errors: `RF_E_ARGUMENT` (not UTF-8, unknown flag), `RF_E_BUFFER` (more than `capacity` tokens; nothing written but
-//     `*n_tokens`).
+// Errors: `RF_E_ARGUMENT` (not UTF-8), `RF_E_UNSUPPORTED` (a newer flag), `RF_E_BUFFER` (more than `capacity` tokens;
+//     nothing written but `*n_tokens`).
 // Since: 0.1
 RF_API
 rf_status rf_model_tokenize(const rf_model *model,
@@ -692,7 +692,8 @@ rf_status rf_model_tokenize(const rf_model *model,
 // Ownership: `tokens` and the buffer stay the caller's. `*needed` becomes the length without the NUL; with `buffer`
 //     NULL that is all.
 // Threads: any.
-// Errors: `RF_E_ARGUMENT` (an unknown token or flag), `RF_E_BUFFER` (nothing written but `*needed`).
+// Errors: `RF_E_ARGUMENT` (an unknown token), `RF_E_UNSUPPORTED` (a newer flag), `RF_E_BUFFER` (nothing written but
+//     `*needed`).
 // Since: 0.1
 RF_API
 rf_status rf_model_detokenize(const rf_model *model,

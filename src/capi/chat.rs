@@ -59,6 +59,7 @@ pub unsafe extern "C" fn rf_model_format_chat(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let model = &handle(model, "model")?.0;
         let messages = text(messages_json, messages_json_len, "messages_json")?;
         let opts = options(opts)?;
@@ -94,6 +95,7 @@ pub unsafe extern "C" fn rf_model_chat_template(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let template = handle(model, "model")?.0.chat_template();
         let template = template.ok_or_else(|| crate::error::Error::Template("the model has none".into()))?;
         write_text(template, buffer, capacity, needed)

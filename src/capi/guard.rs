@@ -97,6 +97,14 @@ pub(super) unsafe fn out<T>(pointer: *mut T, initial: T, what: &str) -> Result<(
     Ok(())
 }
 
+/// Sets an output that may be NULL to zero, so that a failed call leaves no garbage.
+pub(super) unsafe fn clear(pointer: *mut usize) {
+    // SAFETY: the header demands that it is NULL or points to a size.
+    if let Some(value) = unsafe { pointer.as_mut() } {
+        *value = 0;
+    }
+}
+
 /// `len` bytes of text at `pointer`, up to the NUL if `len` is [`RF_STRLEN`].
 pub(super) unsafe fn bytes<'a>(pointer: *const c_char, len: usize, what: &str) -> Result<&'a [u8]> {
     match (pointer.is_null(), len) {

@@ -339,6 +339,7 @@ pub unsafe extern "C" fn rf_model_metadata_key(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let metadata = &handle(model, "model")?.0.metadata;
         let (key, _) = metadata.iter().nth(index).ok_or_else(|| {
             Error::argument(format!("there is no metadata entry {index}, the file has {}", metadata.iter().len()))
@@ -368,6 +369,7 @@ pub unsafe extern "C" fn rf_model_metadata_value(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let metadata = &handle(model, "model")?.0.metadata;
         let key = text(key, key_len, "key")?;
         let value =

@@ -469,6 +469,8 @@ pub unsafe extern "C" fn rf_session_usage(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(used);
+        guard::clear(capacity);
         handle(session, "session")?.with(|s| {
             if let Some(used) = used.as_mut() {
                 *used = s.used();

@@ -16,8 +16,8 @@ pub const RF_TOKENIZE_SPECIAL: u32 = 2;
 /// Ownership: `text` and `tokens` stay the caller's. `*n_tokens` becomes the number of tokens; with `tokens` NULL that
 ///     is all.
 /// Threads: any.
-/// Errors: `RF_E_ARGUMENT` (not UTF-8, unknown flag), `RF_E_BUFFER` (more than `capacity` tokens; nothing written but
-///     `*n_tokens`).
+/// Errors: `RF_E_ARGUMENT` (not UTF-8), `RF_E_UNSUPPORTED` (a newer flag), `RF_E_BUFFER` (more than `capacity` tokens;
+///     nothing written but `*n_tokens`).
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_tokenize(
@@ -55,7 +55,8 @@ pub unsafe extern "C" fn rf_model_tokenize(
 /// Ownership: `tokens` and the buffer stay the caller's. `*needed` becomes the length without the NUL; with `buffer`
 ///     NULL that is all.
 /// Threads: any.
-/// Errors: `RF_E_ARGUMENT` (an unknown token or flag), `RF_E_BUFFER` (nothing written but `*needed`).
+/// Errors: `RF_E_ARGUMENT` (an unknown token), `RF_E_UNSUPPORTED` (a newer flag), `RF_E_BUFFER` (nothing written but
+///     `*needed`).
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_detokenize(
@@ -70,6 +71,7 @@ pub unsafe extern "C" fn rf_model_detokenize(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let model = &handle(model, "model")?.0;
         let tokens = slice(tokens, n_tokens, "tokens")?;
         check_flags(flags, RF_TOKENIZE_SPECIAL, "rf_model_detokenize")?;
@@ -97,6 +99,7 @@ pub unsafe extern "C" fn rf_model_token_text(
 ) -> rf_status {
     // SAFETY: pointers as the comment above demands.
     fence(err, || unsafe {
+        guard::clear(needed);
         let tokenizer = handle(model, "model")?.0.tokenizer();
         let text = tokenizer.token_text(token).ok_or_else(|| {
             Error::argument(format!("token {token} is outside the vocabulary of {} tokens", tokenizer.vocab_size()))

@@ -1,0 +1,102 @@
+// rf_engine_*: options and their sizes, threads, instruction set, the log.
+#include "harness.h"
+
+// Counts the messages and checks each one's form.
+static void count_message(void *user_data, int32_t level, const char *message, size_t message_len) {
+    CHECK(level >= RF_LOG_DEBUG && level <= RF_LOG_ERROR);
+    CHECK(message != NULL && message_len > 0);
+    ++*(int *)user_data;
+}
+
+static void test_log(const fixture *f) {
+    rf_error *err = NULL;
+    rf_engine *engine = NULL;
+    rf_model *model = NULL;
+    int messages = 0;
+    rf_engine_options options = RF_ENGINE_OPTIONS_INIT;
+    options.threads = 1;
+    options.on_log = count_message;
+    options.log_user_data = &messages;
+    CHECK_OK(rf_engine_create(&options, &engine, &err));
+    CHECK_OK(rf_model_load(engine, f->path, RF_STRLEN, NULL, &model, &err));
+    CHECK(messages > 0);
+    // A model outlives its engine's handle.
+    rf_engine_free(engine);
+    rf_token token = 0;
+    CHECK_OK(rf_model_special_token(model, RF_TOKEN_BOS, &token, &err));
+    rf_model_free(model);
+}
+
+static void test_isa(void) {
+    const uint32_t caps[] = {RF_ISA_SCALAR, RF_ISA_AVX2, RF_ISA_AVX512_VNNI};
+    for (size_t i = 0; i < sizeof caps / sizeof *caps; i++) {
+        rf_error *err = NULL;
+        rf_engine *engine = NULL;
+        rf_engine_options options = RF_ENGINE_OPTIONS_INIT;
+        options.threads = 1;
+        options.isa = caps[i];
+        CHECK_OK(rf_engine_create(&options, &engine, &err));
+        CHECK(rf_engine_isa(engine) >= RF_ISA_SCALAR && rf_engine_isa(engine) <= caps[i]); // a cap, not a demand
+        rf_engine_free(engine);
+    }
+}
+
+// Programs of older and newer headers.
+static void test_sizes(void) {
+    rf_error *err = NULL;
+    rf_engine *engine = NULL;
+    struct {
+        rf_engine_options options;
+        uint64_t field_of_the_future;
+    } newer = {RF_ENGINE_OPTIONS_INIT, 0};
+    newer.options.struct_size = sizeof newer;
+    newer.options.threads = 1;
+    CHECK_OK(rf_engine_create(&newer.options, &engine, &err));
+    rf_engine_free(engine);
+    newer.field_of_the_future = 1;
+    CHECK_CALL(RF_E_UNSUPPORTED, rf_engine_create(&newer.options, &engine, &err));
+    CHECK(engine == NULL);
+
+    const uint32_t older[] = {2 * sizeof(uint32_t), 0}; // struct_size, flags
+    CHECK_OK(rf_engine_create((const rf_engine_options *)older, &engine, &err));
+    rf_engine_free(engine);
+
+    rf_engine_options options = RF_ENGINE_OPTIONS_INIT;
+    options.struct_size = 0;
+    engine = STALE;
+    CHECK_FAILS(RF_E_ARGUMENT, rf_engine_create(&options, &engine, &err));
+    CHECK_CONTAINS(rf_error_message(err), "RF_ENGINE_OPTIONS_INIT");
+    CHECK(engine == NULL);
+    rf_error_free(err);
+    options.struct_size = UINT32_MAX;
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_create(&options, &engine, &err));
+}
+
+void test_engine(const fixture *f) {
+    rf_error *err = NULL;
+    rf_engine *engine = NULL;
+    CHECK_OK(rf_engine_create(NULL, &engine, &err));
+    CHECK(rf_engine_threads(engine) >= 1);
+    CHECK(rf_engine_isa(engine) >= RF_ISA_SCALAR && rf_engine_isa(engine) <= RF_ISA_AVX512_VNNI);
+    rf_engine_free(engine);
+
+    rf_engine_options options = RF_ENGINE_OPTIONS_INIT;
+    CHECK(options.struct_size == sizeof options && options.flags == 0 && options.on_log == NULL);
+    options.threads = 3;
+    CHECK_OK(rf_engine_create(&options, &engine, &err));
+    CHECK(rf_engine_threads(engine) == 3);
+    rf_engine_free(engine);
+
+    options.threads = UINT32_MAX;
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_create(&options, &engine, &err));
+    options.threads = 1;
+    options.isa = 99;
+    CHECK_CALL(RF_E_UNSUPPORTED, rf_engine_create(&options, &engine, &err));
+    options.isa = RF_ISA_AUTO;
+    options.flags = 1u << 31;
+    CHECK_CALL(RF_E_UNSUPPORTED, rf_engine_create(&options, &engine, &err));
+    CHECK(engine == NULL);
+    test_isa();
+    test_sizes();
+    test_log(f);
+}
