@@ -6,6 +6,8 @@
 //! function enables it. Pointers are into [`Parts`], whose shapes are stated there.
 #![allow(clippy::missing_safety_doc)]
 
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
 use super::super::vector::kernels::{exp_bounded, softcap_lanes};
 use super::transpose::{AttentionLanes, ELEMENTS};
 use super::{HeadPage, HeadPages, MAX_BLOCK, PAGE_TOKENS, Parts, Query, Running, Scores, Scratch, checked_page};
@@ -40,6 +42,9 @@ pub unsafe fn attend<V: AttentionLanes>(
         if !queries.iter().any(in_page) {
             continue;
         }
+        if p + 1 < end {
+            prefetch(pages(p + 1));
+        }
         // SAFETY: as the caller's; the page is of `head_dim`.
         unsafe { load_page::<V>(checked_page(pages, p, head_dim), head_dim, &mut parts) };
         let mut at = 0;
@@ -69,6 +74,21 @@ pub unsafe fn attend<V: AttentionLanes>(
     }
     // SAFETY: as the caller's.
     unsafe { finish::<V>(queries, &parts) }
+}
+
+/// Asks for a page's lines while the one before is computed. Pages lie anywhere and are 4 to 16 KiB
+/// long: too short for the processor's own prefetcher to find its stride in time.
+fn prefetch(page: HeadPage<'_>) {
+    fn lines<T>(part: &[T]) {
+        for line in part.chunks(64 / size_of::<T>()) {
+            // SAFETY: a hint, which may name any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
+    }
+    match page {
+        HeadPage::F16 { k, v } => [k, v].into_iter().for_each(lines),
+        HeadPage::F32 { k, v } => [k, v].into_iter().for_each(lines),
+    }
 }
 
 /// Scales the queries into scratch and clears the sums.
