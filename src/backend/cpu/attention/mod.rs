@@ -88,6 +88,12 @@ impl Query<'_> {
         let start = p * PAGE_TOKENS;
         (self.begin.saturating_sub(start), self.end.saturating_sub(start).min(PAGE_TOKENS))
     }
+
+    /// Whether it attends to any row of page `p`.
+    fn is_in(&self, p: usize) -> bool {
+        let (first, last) = self.rows(p);
+        first < last
+    }
 }
 
 /// What every query of a tile has in common.

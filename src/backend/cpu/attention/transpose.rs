@@ -6,8 +6,6 @@ use half::f16;
 
 use super::super::vector::lanes::Lanes;
 use super::super::vector::{F32x8, F32x16};
-use super::PAGE_TOKENS;
-
 /// Elements of each key that are transposed at once: as many halves as fit in 128 bits.
 pub const ELEMENTS: usize = 8;
 
@@ -19,9 +17,15 @@ pub unsafe trait AttentionLanes: Lanes {
     /// Queries whose scores and sums of values fit in the registers: 2 · `BLOCK` accumulators and a few more.
     const BLOCK: usize;
 
-    /// Takes [`ELEMENTS`] elements of each of `2 · N` keys, `k[token · head_dim + element]`, to
-    /// `out[element · PAGE_TOKENS + token]`. `out` is aligned to a cache line.
-    unsafe fn transpose(k: *const f16, head_dim: usize, out: *mut f32);
+    /// Half precision in as many lanes as two registers of `Self` have.
+    type Halves: Copy;
+
+    /// [`ELEMENTS`] elements of each of `2 · N` keys, from `k[token · head_dim + element]`: a register for each
+    /// element, with the tokens side by side.
+    unsafe fn transpose(k: *const f16, head_dim: usize) -> [Self::Halves; ELEMENTS];
+
+    /// To f32: the first `N` lanes and the second.
+    unsafe fn widen(halves: Self::Halves) -> [Self; 2];
 }
 
 /// Transposes the 8 × 8 halves in each 128-bit lane of eight registers: three rounds of interleaving, of 2, 4 and 8 bytes.
@@ -47,39 +51,44 @@ macro_rules! transpose_in_lanes {
     }};
 }
 
-// SAFETY: reads 8 elements of 16 keys, writes 16 floats in each of 8 rows; the instructions are of AVX2 and F16C.
+// SAFETY: reads 8 elements of 16 keys; the instructions are of AVX2 and F16C.
 #[allow(unsafe_op_in_unsafe_fn)] // intrinsics throughout, under the contract of the trait
 unsafe impl AttentionLanes for F32x8 {
     const BLOCK: usize = 6; // of 16 registers
 
+    type Halves = __m256i;
+
     #[inline(always)]
-    unsafe fn transpose(k: *const f16, head_dim: usize, out: *mut f32) {
+    unsafe fn transpose(k: *const f16, head_dim: usize) -> [__m256i; ELEMENTS] {
         // Lane L of register j holds key 8 L + j.
         let mut v = [_mm256_setzero_si256(); 8];
         for (j, v) in v.iter_mut().enumerate() {
             *v = _mm256_loadu2_m128i(k.add((8 + j) * head_dim).cast(), k.add(j * head_dim).cast());
         }
-        let elements = transpose_in_lanes!(
+        transpose_in_lanes!(
             v,
             _mm256_unpacklo_epi16 _mm256_unpackhi_epi16,
             _mm256_unpacklo_epi32 _mm256_unpackhi_epi32,
             _mm256_unpacklo_epi64 _mm256_unpackhi_epi64
-        );
-        for (j, keys) in elements.into_iter().enumerate() {
-            let row = out.add(j * PAGE_TOKENS);
-            _mm256_store_ps(row, _mm256_cvtph_ps(_mm256_castsi256_si128(keys)));
-            _mm256_store_ps(row.add(8), _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(keys)));
-        }
+        )
+    }
+
+    #[inline(always)]
+    unsafe fn widen(halves: __m256i) -> [Self; 2] {
+        let second = _mm256_extracti128_si256::<1>(halves);
+        [F32x8(_mm256_cvtph_ps(_mm256_castsi256_si128(halves))), F32x8(_mm256_cvtph_ps(second))]
     }
 }
 
-// SAFETY: reads 8 elements of 32 keys, writes 32 floats in each of 8 rows; the instructions are of AVX-512 F and BW.
+// SAFETY: reads 8 elements of 32 keys; the instructions are of AVX-512 F and BW.
 #[allow(unsafe_op_in_unsafe_fn)] // intrinsics throughout, under the contract of the trait
 unsafe impl AttentionLanes for F32x16 {
     const BLOCK: usize = super::MAX_BLOCK; // of 32 registers
 
+    type Halves = __m512i;
+
     #[inline(always)]
-    unsafe fn transpose(k: *const f16, head_dim: usize, out: *mut f32) {
+    unsafe fn transpose(k: *const f16, head_dim: usize) -> [__m512i; ELEMENTS] {
         // Lane L of register j holds key 8 L + j.
         let mut v = [_mm512_setzero_si512(); 8];
         for (j, v) in v.iter_mut().enumerate() {
@@ -88,16 +97,17 @@ unsafe impl AttentionLanes for F32x16 {
             *v = _mm512_inserti32x4::<2>(*v, _mm_loadu_si128(k.add((16 + j) * head_dim).cast()));
             *v = _mm512_inserti32x4::<3>(*v, _mm_loadu_si128(k.add((24 + j) * head_dim).cast()));
         }
-        let elements = transpose_in_lanes!(
+        transpose_in_lanes!(
             v,
             _mm512_unpacklo_epi16 _mm512_unpackhi_epi16,
             _mm512_unpacklo_epi32 _mm512_unpackhi_epi32,
             _mm512_unpacklo_epi64 _mm512_unpackhi_epi64
-        );
-        for (j, keys) in elements.into_iter().enumerate() {
-            let row = out.add(j * PAGE_TOKENS);
-            _mm512_store_ps(row, _mm512_cvtph_ps(_mm512_castsi512_si256(keys)));
-            _mm512_store_ps(row.add(16), _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(keys)));
-        }
+        )
+    }
+
+    #[inline(always)]
+    unsafe fn widen(halves: __m512i) -> [Self; 2] {
+        let second = _mm512_extracti64x4_epi64::<1>(halves);
+        [F32x16(_mm512_cvtph_ps(_mm512_castsi512_si256(halves))), F32x16(_mm512_cvtph_ps(second))]
     }
 }
