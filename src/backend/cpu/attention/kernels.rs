@@ -11,7 +11,7 @@ use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use half::f16;
 
 use super::super::vector::kernels::{exp_bounded, softcap_lanes};
-use super::transpose::{AttentionLanes, ELEMENTS};
+use super::lanes::{AttentionLanes, ELEMENTS};
 use super::{HeadPage, HeadPages, LINE, MAX_BLOCK, PAGE_TOKENS, Parts, Query, Running, Scores, Scratch, checked_page};
 
 /// The number of each row of a page, to be compared with the ends of a range.
@@ -66,14 +66,14 @@ pub unsafe fn attend<V: AttentionLanes>(
             // SAFETY: as the caller's; `block` has as many queries as the constant says.
             unsafe {
                 match count {
-                    1 => block.attend::<V, 1>(&mut parts),
-                    2 => block.attend::<V, 2>(&mut parts),
-                    3 => block.attend::<V, 3>(&mut parts),
-                    4 => block.attend::<V, 4>(&mut parts),
-                    5 => block.attend::<V, 5>(&mut parts),
-                    6 => block.attend::<V, 6>(&mut parts),
-                    7 if V::BLOCK >= 7 => block.attend::<V, 7>(&mut parts),
-                    _ if V::BLOCK >= MAX_BLOCK => block.attend::<V, MAX_BLOCK>(&mut parts),
+                    1 => V::attend_block::<1>(&block, &mut parts),
+                    2 => V::attend_block::<2>(&block, &mut parts),
+                    3 => V::attend_block::<3>(&block, &mut parts),
+                    4 => V::attend_block::<4>(&block, &mut parts),
+                    5 => V::attend_block::<5>(&block, &mut parts),
+                    6 => V::attend_block::<6>(&block, &mut parts),
+                    7 if V::BLOCK >= 7 => V::attend_block::<7>(&block, &mut parts),
+                    _ if V::BLOCK >= MAX_BLOCK => V::attend_block::<MAX_BLOCK>(&block, &mut parts),
                     _ => unreachable!("a block is at most V::BLOCK queries"),
                 }
             }
@@ -169,7 +169,7 @@ unsafe fn load_page<V: AttentionLanes>(page: HeadPage<'_>, head_dim: usize, part
 }
 
 /// Neighbours in a tile that all attend to some rows of a page.
-struct Block<'a, 'q> {
+pub struct Block<'a, 'q> {
     /// The first one's place in the tile.
     at: usize,
     queries: &'a [Query<'q>],
@@ -184,41 +184,39 @@ struct Block<'a, 'q> {
     scores: Scores,
 }
 
-impl Block<'_, '_> {
-    /// Adds what the page contributes to each of the `M` queries.
-    #[inline(always)]
-    unsafe fn attend<V: AttentionLanes, const M: usize>(&self, parts: &mut Parts<'_>) {
-        let stride = parts.stride;
-        // SAFETY: queries `at..at + M` have rows in `q`, `sums` and `running`; rows of a page are under PAGE_TOKENS.
-        unsafe {
-            let weights = parts.weights.as_mut_ptr();
-            let q = parts.q.as_ptr().add(self.at * stride);
-            let sums = parts.sums.as_mut_ptr().add(self.at * stride);
-            match self.next {
-                Some(HeadPage::F16 { k, .. }) => prefetch(k),
-                Some(HeadPage::F32 { k, .. }) => prefetch(k),
-                None => {}
-            }
-            match self.direct {
-                Some((k, _)) => direct_scores_of::<V, M>(q, self.head_dim, k.as_ptr(), weights),
-                None => scores_of::<V, M>(q, stride, self.head_dim, parts.keys.as_ptr(), weights),
-            }
-            let mut ranges = [(0, 0); M];
-            for (i, range) in ranges.iter_mut().enumerate() {
-                *range = self.queries[i].rows(self.page);
-                let running = &mut parts.running[self.at + i];
-                let sums = sums.add(i * stride);
-                softmax::<V>(weights.add(i * PAGE_TOKENS), *range, self.scores.softcap, running, sums, stride);
-            }
-            match self.next {
-                Some(HeadPage::F16 { v, .. }) => prefetch(v),
-                Some(HeadPage::F32 { v, .. }) => prefetch(v),
-                None => {}
-            }
-            match self.direct {
-                Some((_, v)) => add_page::<V, f16, M>(weights, ranges, v.as_ptr(), sums, stride),
-                None => add_page::<V, f32, M>(weights, ranges, parts.values.as_ptr(), sums, stride),
-            }
+/// Adds what the page contributes to each of the block's `M` queries.
+#[inline(always)]
+pub unsafe fn attend_block<V: AttentionLanes, const M: usize>(block: &Block<'_, '_>, parts: &mut Parts<'_>) {
+    let stride = parts.stride;
+    // SAFETY: queries `at..at + M` have rows in `q`, `sums` and `running`; rows of a page are under PAGE_TOKENS.
+    unsafe {
+        let weights = parts.weights.as_mut_ptr();
+        let q = parts.q.as_ptr().add(block.at * stride);
+        let sums = parts.sums.as_mut_ptr().add(block.at * stride);
+        match block.next {
+            Some(HeadPage::F16 { k, .. }) => prefetch(k),
+            Some(HeadPage::F32 { k, .. }) => prefetch(k),
+            None => {}
+        }
+        match block.direct {
+            Some((k, _)) => direct_scores_of::<V, M>(q, block.head_dim, k.as_ptr(), weights),
+            None => scores_of::<V, M>(q, stride, block.head_dim, parts.keys.as_ptr(), weights),
+        }
+        let mut ranges = [(0, 0); M];
+        for (i, range) in ranges.iter_mut().enumerate() {
+            *range = block.queries[i].rows(block.page);
+            let running = &mut parts.running[block.at + i];
+            let sums = sums.add(i * stride);
+            V::softmax(weights.add(i * PAGE_TOKENS), *range, block.scores.softcap, running, sums, stride);
+        }
+        match block.next {
+            Some(HeadPage::F16 { v, .. }) => prefetch(v),
+            Some(HeadPage::F32 { v, .. }) => prefetch(v),
+            None => {}
+        }
+        match block.direct {
+            Some((_, v)) => add_page::<V, f16, M>(weights, ranges, v.as_ptr(), sums, stride),
+            None => add_page::<V, f32, M>(weights, ranges, parts.values.as_ptr(), sums, stride),
         }
     }
 }
@@ -301,7 +299,7 @@ unsafe fn store_scores<V: AttentionLanes, const M: usize>(dots: [[V; 2]; M], wei
 /// Turns one query's scores into weights `e^(score - max)`, 0 outside `rows`. If they raise the
 /// greatest score, what was summed before shrinks.
 #[inline(always)]
-unsafe fn softmax<V: AttentionLanes>(
+pub unsafe fn softmax<V: AttentionLanes>(
     weights: *mut f32,
     rows: (usize, usize),
     softcap: Option<f32>,
@@ -353,7 +351,7 @@ unsafe fn softmax<V: AttentionLanes>(
 }
 
 /// An element of values in memory.
-trait Element: Copy {
+pub trait Element: Copy {
     /// A register of them.
     unsafe fn load<V: AttentionLanes>(p: *const Self) -> V;
 }
@@ -414,16 +412,14 @@ unsafe fn add_own_values<V: AttentionLanes, E: Element, const M: usize>(
     for (i, (from, to)) in rows.into_iter().enumerate() {
         if from < to {
             // SAFETY: as the caller's.
-            unsafe {
-                add_values::<V, E, 1>(weights.add(i * PAGE_TOKENS), (from, to), values, sums.add(i * stride), stride)
-            };
+            unsafe { V::add_values(weights.add(i * PAGE_TOKENS), (from, to), values, sums.add(i * stride), stride) };
         }
     }
 }
 
 /// `sums[M][stride] += weights[M][rows] · values[rows][stride]`.
 #[inline(always)]
-unsafe fn add_values<V: AttentionLanes, E: Element, const M: usize>(
+pub unsafe fn add_values<V: AttentionLanes, E: Element, const M: usize>(
     weights: *const f32,
     rows: (usize, usize),
     values: *const E,

@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
 mod kernels;
-mod scalar;
 #[cfg(target_arch = "x86_64")]
-mod transpose;
+mod lanes;
+mod scalar;
 
 /// Tokens in a page of keys and values.
 pub const PAGE_TOKENS: usize = 32;

@@ -6,6 +6,8 @@ use half::f16;
 
 use super::super::vector::lanes::Lanes;
 use super::super::vector::{F32x8, F32x16};
+use super::kernels::{self, Block, Element};
+use super::{Parts, Running};
 /// Elements of each key that are transposed at once: as many halves as fit in 128 bits.
 pub const ELEMENTS: usize = 8;
 
@@ -26,6 +28,87 @@ pub unsafe trait AttentionLanes: Lanes {
 
     /// To f32: the first `N` lanes and the second.
     unsafe fn widen(halves: Self::Halves) -> [Self; 2];
+
+    /// [`kernels::attend_block`].
+    unsafe fn attend_block<const M: usize>(block: &Block<'_, '_>, parts: &mut Parts<'_>);
+    /// [`kernels::softmax`].
+    unsafe fn softmax(
+        weights: *mut f32,
+        rows: (usize, usize),
+        softcap: Option<f32>,
+        running: &mut Running,
+        sums: *mut f32,
+        stride: usize,
+    );
+    /// [`kernels::add_values`] for one query.
+    unsafe fn add_values<E: Element>(
+        weights: *const f32,
+        rows: (usize, usize),
+        values: *const E,
+        sums: *mut f32,
+        stride: usize,
+    );
+}
+
+/// The kernels that are functions of their own: each enables the instruction set for what is inlined into it. In one
+/// piece, all sizes of blocks together would take the compiler a minute.
+macro_rules! functions_with_features {
+    ($features:literal) => {
+        #[inline(always)]
+        unsafe fn attend_block<const M: usize>(block: &Block<'_, '_>, parts: &mut Parts<'_>) {
+            #[target_feature(enable = $features)]
+            unsafe fn enabled<V: AttentionLanes, const M: usize>(block: &Block<'_, '_>, parts: &mut Parts<'_>) {
+                kernels::attend_block::<V, M>(block, parts)
+            }
+            enabled::<Self, M>(block, parts)
+        }
+
+        #[inline(always)]
+        unsafe fn softmax(
+            weights: *mut f32,
+            rows: (usize, usize),
+            softcap: Option<f32>,
+            running: &mut Running,
+            sums: *mut f32,
+            stride: usize,
+        ) {
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            unsafe fn enabled<V: AttentionLanes>(
+                weights: *mut f32,
+                rows: (usize, usize),
+                softcap: Option<f32>,
+                running: &mut Running,
+                sums: *mut f32,
+                stride: usize,
+            ) {
+                kernels::softmax::<V>(weights, rows, softcap, running, sums, stride)
+            }
+            enabled::<Self>(weights, rows, softcap, running, sums, stride)
+        }
+
+        #[inline(always)]
+        unsafe fn add_values<E: Element>(
+            weights: *const f32,
+            rows: (usize, usize),
+            values: *const E,
+            sums: *mut f32,
+            stride: usize,
+        ) {
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            unsafe fn enabled<V: AttentionLanes, E: Element>(
+                weights: *const f32,
+                rows: (usize, usize),
+                values: *const E,
+                sums: *mut f32,
+                stride: usize,
+            ) {
+                kernels::add_values::<V, E, 1>(weights, rows, values, sums, stride)
+            }
+            enabled::<Self, E>(weights, rows, values, sums, stride)
+        }
+    };
 }
 
 /// Transposes the 8 × 8 halves in each 128-bit lane of eight registers: three rounds of interleaving, of 2, 4 and 8 bytes.
@@ -58,6 +141,8 @@ unsafe impl AttentionLanes for F32x8 {
 
     type Halves = __m256i;
 
+    functions_with_features!("avx2,fma,f16c");
+
     #[inline(always)]
     unsafe fn transpose(k: *const f16, head_dim: usize) -> [__m256i; ELEMENTS] {
         // Lane L of register j holds key 8 L + j.
@@ -86,6 +171,8 @@ unsafe impl AttentionLanes for F32x16 {
     const BLOCK: usize = super::MAX_BLOCK; // of 32 registers
 
     type Halves = __m512i;
+
+    functions_with_features!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c");
 
     #[inline(always)]
     unsafe fn transpose(k: *const f16, head_dim: usize) -> [__m512i; ELEMENTS] {
