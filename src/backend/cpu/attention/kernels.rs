@@ -6,9 +6,13 @@
 //! function enables it. Pointers are into [`Parts`], whose shapes are stated there.
 #![allow(clippy::missing_safety_doc)]
 
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
+use half::f16;
+
 use super::super::vector::kernels::{exp_bounded, softcap_lanes};
-use super::transpose::{AttentionLanes, ELEMENTS};
-use super::{HeadPage, HeadPages, MAX_BLOCK, PAGE_TOKENS, Parts, Query, Running, Scores, Scratch, checked_page};
+use super::lanes::{AttentionLanes, ELEMENTS};
+use super::{HeadPage, HeadPages, LINE, MAX_BLOCK, PAGE_TOKENS, Parts, Query, Running, Scores, Scratch, checked_page};
 
 /// The number of each row of a page, to be compared with the ends of a range.
 static ROW_NUMBERS: [f32; PAGE_TOKENS] = {
@@ -36,31 +40,40 @@ pub unsafe fn attend<V: AttentionLanes>(
     let begin = queries.iter().filter(attended).map(|q| q.begin / PAGE_TOKENS).min().unwrap_or(0);
     let end = queries.iter().filter(attended).map(|q| q.end.div_ceil(PAGE_TOKENS)).max().unwrap_or(0);
     for p in begin..end {
-        let in_page = |q: &Query<'_>| matches!(q.rows(p), (first, last) if first < last);
-        if !queries.iter().any(in_page) {
+        let count = queries.iter().filter(|q| q.is_in(p)).count();
+        if count == 0 {
             continue;
         }
-        // SAFETY: as the caller's; the page is of `head_dim`.
-        unsafe { load_page::<V>(checked_page(pages, p, head_dim), head_dim, &mut parts) };
+        let page = checked_page(pages, p, head_dim);
+        let mut next = queries.iter().any(|q| q.is_in(p + 1)).then(|| pages(p + 1));
+        let direct = match page {
+            HeadPage::F16 { k, v } if count <= V::BLOCK && head_dim.is_multiple_of(LINE) => Some((k, v)),
+            _ => {
+                // SAFETY: as the caller's; the page is of `head_dim`.
+                unsafe { load_page::<V>(page, head_dim, &mut parts) };
+                None
+            }
+        };
         let mut at = 0;
         while at < queries.len() {
-            let count = queries[at..].iter().take(V::BLOCK).take_while(|q| in_page(q)).count();
+            let count = queries[at..].iter().take(V::BLOCK).take_while(|q| q.is_in(p)).count();
             if count == 0 {
                 at += 1;
                 continue;
             }
-            let block = Block { at, queries: &queries[at..at + count], page: p, head_dim, scores };
+            let block =
+                Block { at, queries: &queries[at..at + count], page: p, direct, next: next.take(), head_dim, scores };
             // SAFETY: as the caller's; `block` has as many queries as the constant says.
             unsafe {
                 match count {
-                    1 => block.attend::<V, 1>(&mut parts),
-                    2 => block.attend::<V, 2>(&mut parts),
-                    3 => block.attend::<V, 3>(&mut parts),
-                    4 => block.attend::<V, 4>(&mut parts),
-                    5 => block.attend::<V, 5>(&mut parts),
-                    6 => block.attend::<V, 6>(&mut parts),
-                    7 if V::BLOCK >= 7 => block.attend::<V, 7>(&mut parts),
-                    _ if V::BLOCK >= MAX_BLOCK => block.attend::<V, MAX_BLOCK>(&mut parts),
+                    1 => V::attend_block::<1>(&block, &mut parts),
+                    2 => V::attend_block::<2>(&block, &mut parts),
+                    3 => V::attend_block::<3>(&block, &mut parts),
+                    4 => V::attend_block::<4>(&block, &mut parts),
+                    5 => V::attend_block::<5>(&block, &mut parts),
+                    6 => V::attend_block::<6>(&block, &mut parts),
+                    7 if V::BLOCK >= 7 => V::attend_block::<7>(&block, &mut parts),
+                    _ if V::BLOCK >= MAX_BLOCK => V::attend_block::<MAX_BLOCK>(&block, &mut parts),
                     _ => unreachable!("a block is at most V::BLOCK queries"),
                 }
             }
@@ -69,6 +82,15 @@ pub unsafe fn attend<V: AttentionLanes>(
     }
     // SAFETY: as the caller's.
     unsafe { finish::<V>(queries, &parts) }
+}
+
+/// Asks for the lines of a part of the next page, into the second-level cache. Pages lie anywhere and
+/// are 4 to 16 KiB long: too short for the processor's own prefetcher to find its stride in time.
+fn prefetch<T>(part: &[T]) {
+    for line in part.chunks(64 / size_of::<T>()) {
+        // SAFETY: a hint, which may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
 }
 
 /// Scales the queries into scratch and clears the sums.
@@ -115,8 +137,13 @@ unsafe fn load_page<V: AttentionLanes>(page: HeadPage<'_>, head_dim: usize, part
                 for token in (0..PAGE_TOKENS).step_by(2 * V::N) {
                     // SAFETY: elements `i..i + 8` of `2 N` tokens are in the page, their place in `keys`.
                     unsafe {
-                        let out = parts.keys.as_mut_ptr().add(i * PAGE_TOKENS + token);
-                        V::transpose(k.as_ptr().add(token * head_dim + i), head_dim, out);
+                        let elements = V::transpose(k.as_ptr().add(token * head_dim + i), head_dim);
+                        for (j, halves) in elements.into_iter().enumerate() {
+                            let out = parts.keys.as_mut_ptr().add((i + j) * PAGE_TOKENS + token);
+                            let keys = V::widen(halves);
+                            keys[0].store(out);
+                            keys[1].store(out.add(V::N));
+                        }
                     }
                 }
             }
@@ -142,44 +169,54 @@ unsafe fn load_page<V: AttentionLanes>(page: HeadPage<'_>, head_dim: usize, part
 }
 
 /// Neighbours in a tile that all attend to some rows of a page.
-struct Block<'a, 'q> {
+pub struct Block<'a, 'q> {
     /// The first one's place in the tile.
     at: usize,
     queries: &'a [Query<'q>],
     page: usize,
+    /// Keys and values of the page as they lie in memory, to be read from there: where they serve this block only, they
+    /// are not worth a stay in scratch.
+    direct: Option<(&'a [f16], &'a [f16])>,
+    /// The next page, if it is for this block to ask for: keys before its scores and values before its values, since
+    /// all at once would fill the queue of misses and hold up everything else.
+    next: Option<HeadPage<'a>>,
     head_dim: usize,
     scores: Scores,
 }
 
-impl Block<'_, '_> {
-    /// Adds what the page contributes to each of the `M` queries.
-    #[inline(always)]
-    unsafe fn attend<V: AttentionLanes, const M: usize>(&self, parts: &mut Parts<'_>) {
-        let stride = parts.stride;
-        // SAFETY: queries `at..at + M` have rows in `q`, `sums` and `running`; rows of a page are under PAGE_TOKENS.
-        unsafe {
-            let weights = parts.weights.as_mut_ptr();
-            let q = parts.q.as_ptr().add(self.at * stride);
-            let sums = parts.sums.as_mut_ptr().add(self.at * stride);
-            scores_of::<V, M>(q, stride, self.head_dim, parts.keys.as_ptr(), weights);
-            let mut ranges = [(0, 0); M];
-            for (i, range) in ranges.iter_mut().enumerate() {
-                *range = self.queries[i].rows(self.page);
-                let running = &mut parts.running[self.at + i];
-                let sums = sums.add(i * stride);
-                softmax::<V>(weights.add(i * PAGE_TOKENS), *range, self.scores.softcap, running, sums, stride);
-            }
-            // Rows that all queries attend to are shared; each has its own before and after, in the same order.
-            let first = ranges.iter().fold(0, |all, range| range.0.max(all));
-            let last = ranges.iter().fold(PAGE_TOKENS, |all, range| range.1.min(all)).max(first);
-            let values = parts.values.as_ptr();
-            let before = ranges.map(|(from, to)| (from, to.min(first)));
-            let after = ranges.map(|(from, to)| (from.max(last), to));
-            add_own_values::<V, M>(weights, before, values, sums, stride);
-            if first < last {
-                add_values::<V, M>(weights, (first, last), values, sums, stride);
-            }
-            add_own_values::<V, M>(weights, after, values, sums, stride);
+/// Adds what the page contributes to each of the block's `M` queries.
+#[inline(always)]
+pub unsafe fn attend_block<V: AttentionLanes, const M: usize>(block: &Block<'_, '_>, parts: &mut Parts<'_>) {
+    let stride = parts.stride;
+    // SAFETY: queries `at..at + M` have rows in `q`, `sums` and `running`; rows of a page are under PAGE_TOKENS.
+    unsafe {
+        let weights = parts.weights.as_mut_ptr();
+        let q = parts.q.as_ptr().add(block.at * stride);
+        let sums = parts.sums.as_mut_ptr().add(block.at * stride);
+        match block.next {
+            Some(HeadPage::F16 { k, .. }) => prefetch(k),
+            Some(HeadPage::F32 { k, .. }) => prefetch(k),
+            None => {}
+        }
+        match block.direct {
+            Some((k, _)) => direct_scores_of::<V, M>(q, block.head_dim, k.as_ptr(), weights),
+            None => scores_of::<V, M>(q, stride, block.head_dim, parts.keys.as_ptr(), weights),
+        }
+        let mut ranges = [(0, 0); M];
+        for (i, range) in ranges.iter_mut().enumerate() {
+            *range = block.queries[i].rows(block.page);
+            let running = &mut parts.running[block.at + i];
+            let sums = sums.add(i * stride);
+            V::softmax(weights.add(i * PAGE_TOKENS), *range, block.scores.softcap, running, sums, stride);
+        }
+        match block.next {
+            Some(HeadPage::F16 { v, .. }) => prefetch(v),
+            Some(HeadPage::F32 { v, .. }) => prefetch(v),
+            None => {}
+        }
+        match block.direct {
+            Some((_, v)) => add_page::<V, f16, M>(weights, ranges, v.as_ptr(), sums, stride),
+            None => add_page::<V, f32, M>(weights, ranges, parts.values.as_ptr(), sums, stride),
         }
     }
 }
@@ -200,16 +237,61 @@ unsafe fn scores_of<V: AttentionLanes, const M: usize>(
             for element in 0..head_dim {
                 let key = keys.add(element * PAGE_TOKENS + token);
                 let key = [V::load(key), V::load(key.add(V::N))];
-                for (i, dots) in dots.iter_mut().enumerate() {
-                    let q = V::splat(*q.add(i * stride + element));
-                    *dots = [q.mul_add(key[0], dots[0]), q.mul_add(key[1], dots[1])];
+                add_products(&mut dots, q.add(element), stride, key);
+            }
+            store_scores(dots, weights.add(token));
+        }
+    }
+}
+
+/// [`scores_of`] for keys as they lie in a page, `[PAGE_TOKENS][head_dim]`, with whole lines of elements.
+#[inline(always)]
+unsafe fn direct_scores_of<V: AttentionLanes, const M: usize>(
+    q: *const f32,
+    head_dim: usize,
+    k: *const f16,
+    weights: *mut f32,
+) {
+    // SAFETY: offsets are within the shapes above; whole lines are whole groups of ELEMENTS.
+    unsafe {
+        for token in (0..PAGE_TOKENS).step_by(2 * V::N) {
+            let mut dots = [[V::splat(0.0); 2]; M];
+            for first in (0..head_dim).step_by(ELEMENTS) {
+                let elements = V::transpose(k.add(token * head_dim + first), head_dim);
+                for (element, halves) in elements.into_iter().enumerate() {
+                    add_products(&mut dots, q.add(first + element), head_dim, V::widen(halves));
                 }
             }
-            for (i, dots) in dots.into_iter().enumerate() {
-                let out = weights.add(i * PAGE_TOKENS + token);
-                dots[0].store(out);
-                dots[1].store(out.add(V::N));
-            }
+            store_scores(dots, weights.add(token));
+        }
+    }
+}
+
+/// Adds to `M` queries' scores of `2 · N` keys the product of one element.
+#[inline(always)]
+unsafe fn add_products<V: AttentionLanes, const M: usize>(
+    dots: &mut [[V; 2]; M],
+    q: *const f32,
+    stride: usize,
+    key: [V; 2],
+) {
+    for (i, dots) in dots.iter_mut().enumerate() {
+        // SAFETY: as the caller's.
+        unsafe {
+            let q = V::splat(*q.add(i * stride));
+            *dots = [q.mul_add(key[0], dots[0]), q.mul_add(key[1], dots[1])];
+        }
+    }
+}
+
+/// Stores `M` queries' scores of `2 · N` keys.
+#[inline(always)]
+unsafe fn store_scores<V: AttentionLanes, const M: usize>(dots: [[V; 2]; M], weights: *mut f32) {
+    for (i, dots) in dots.into_iter().enumerate() {
+        // SAFETY: as the caller's.
+        unsafe {
+            dots[0].store(weights.add(i * PAGE_TOKENS));
+            dots[1].store(weights.add(i * PAGE_TOKENS + V::N));
         }
     }
 }
@@ -217,7 +299,7 @@ unsafe fn scores_of<V: AttentionLanes, const M: usize>(
 /// Turns one query's scores into weights `e^(score - max)`, 0 outside `rows`. If they raise the
 /// greatest score, what was summed before shrinks.
 #[inline(always)]
-unsafe fn softmax<V: AttentionLanes>(
+pub unsafe fn softmax<V: AttentionLanes>(
     weights: *mut f32,
     rows: (usize, usize),
     softcap: Option<f32>,
@@ -268,31 +350,79 @@ unsafe fn softmax<V: AttentionLanes>(
     }
 }
 
+/// An element of values in memory.
+pub trait Element: Copy {
+    /// A register of them.
+    unsafe fn load<V: AttentionLanes>(p: *const Self) -> V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<V: AttentionLanes>(p: *const f32) -> V {
+        // SAFETY: as the caller's.
+        unsafe { V::load(p) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<V: AttentionLanes>(p: *const f16) -> V {
+        // SAFETY: as the caller's.
+        unsafe { V::load_f16(p) }
+    }
+}
+
+/// Adds to each query's sums the values of its rows. Rows that all queries attend to are shared; each
+/// has its own before and after, so that a weight of 0 never meets a value that is not finite.
+#[inline(always)]
+unsafe fn add_page<V: AttentionLanes, E: Element, const M: usize>(
+    weights: *const f32,
+    ranges: [(usize, usize); M],
+    values: *const E,
+    sums: *mut f32,
+    stride: usize,
+) {
+    let first = ranges.iter().fold(0, |all, range| range.0.max(all));
+    let last = ranges.iter().fold(PAGE_TOKENS, |all, range| range.1.min(all)).max(first);
+    let mut before = ranges;
+    let mut after = ranges;
+    for (before, after) in before.iter_mut().zip(&mut after) {
+        before.1 = before.1.min(first);
+        after.0 = after.0.max(last);
+    }
+    // SAFETY: as the caller's.
+    unsafe {
+        add_own_values::<V, E, M>(weights, before, values, sums, stride);
+        if first < last {
+            add_values::<V, E, M>(weights, (first, last), values, sums, stride);
+        }
+        add_own_values::<V, E, M>(weights, after, values, sums, stride);
+    }
+}
+
 /// [`add_values`] for each query over rows of its own, which may be none.
 #[inline(always)]
-unsafe fn add_own_values<V: AttentionLanes, const M: usize>(
+unsafe fn add_own_values<V: AttentionLanes, E: Element, const M: usize>(
     weights: *const f32,
     rows: [(usize, usize); M],
-    values: *const f32,
+    values: *const E,
     sums: *mut f32,
     stride: usize,
 ) {
     for (i, (from, to)) in rows.into_iter().enumerate() {
         if from < to {
             // SAFETY: as the caller's.
-            unsafe {
-                add_values::<V, 1>(weights.add(i * PAGE_TOKENS), (from, to), values, sums.add(i * stride), stride)
-            };
+            unsafe { V::add_values(weights.add(i * PAGE_TOKENS), (from, to), values, sums.add(i * stride), stride) };
         }
     }
 }
 
 /// `sums[M][stride] += weights[M][rows] · values[rows][stride]`.
 #[inline(always)]
-unsafe fn add_values<V: AttentionLanes, const M: usize>(
+pub unsafe fn add_values<V: AttentionLanes, E: Element, const M: usize>(
     weights: *const f32,
     rows: (usize, usize),
-    values: *const f32,
+    values: *const E,
     sums: *mut f32,
     stride: usize,
 ) {
@@ -301,26 +431,26 @@ unsafe fn add_values<V: AttentionLanes, const M: usize>(
         let mut at = 0;
         if M <= V::BLOCK / 2 {
             while at + 4 * V::N <= stride {
-                add_columns::<V, M, 4>(weights, rows, values.add(at), sums.add(at), stride);
+                add_columns::<V, E, M, 4>(weights, rows, values.add(at), sums.add(at), stride);
                 at += 4 * V::N;
             }
         }
         while at + 2 * V::N <= stride {
-            add_columns::<V, M, 2>(weights, rows, values.add(at), sums.add(at), stride);
+            add_columns::<V, E, M, 2>(weights, rows, values.add(at), sums.add(at), stride);
             at += 2 * V::N;
         }
         if at < stride {
-            add_columns::<V, M, 1>(weights, rows, values.add(at), sums.add(at), stride);
+            add_columns::<V, E, M, 1>(weights, rows, values.add(at), sums.add(at), stride);
         }
     }
 }
 
 /// [`add_values`] for `W` registers of columns.
 #[inline(always)]
-unsafe fn add_columns<V: AttentionLanes, const M: usize, const W: usize>(
+unsafe fn add_columns<V: AttentionLanes, E: Element, const M: usize, const W: usize>(
     weights: *const f32,
     rows: (usize, usize),
-    values: *const f32,
+    values: *const E,
     sums: *mut f32,
     stride: usize,
 ) {
@@ -335,7 +465,7 @@ unsafe fn add_columns<V: AttentionLanes, const M: usize, const W: usize>(
         for row in rows.0..rows.1 {
             let mut value = [V::splat(0.0); W];
             for (j, value) in value.iter_mut().enumerate() {
-                *value = V::load(values.add(row * stride + j * V::N));
+                *value = E::load(values.add(row * stride + j * V::N));
             }
             for (i, totals) in totals.iter_mut().enumerate() {
                 let weight = V::splat(*weights.add(i * PAGE_TOKENS + row));

@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 
 #[cfg(target_arch = "x86_64")]
 mod kernels;
-mod scalar;
 #[cfg(target_arch = "x86_64")]
-mod transpose;
+mod lanes;
+mod scalar;
 
 /// The part of one page that belongs to one layer and one key-value head; each slice is
 /// `[PAGE_TOKENS][head_dim]`. Rows that no query attends to may hold anything.
@@ -66,6 +66,12 @@ impl Query<'_> {
     fn rows(&self, p: usize) -> (usize, usize) {
         let start = p * PAGE_TOKENS;
         (self.begin.saturating_sub(start), self.end.saturating_sub(start).min(PAGE_TOKENS))
+    }
+
+    /// Whether it attends to any row of page `p`.
+    fn is_in(&self, p: usize) -> bool {
+        let (first, last) = self.rows(p);
+        first < last
     }
 }
 

@@ -8,7 +8,7 @@ use super::lanes::Lanes;
 
 /// Eight f32 in a `ymm` register.
 #[derive(Clone, Copy)]
-pub struct F32x8(__m256);
+pub struct F32x8(pub __m256);
 
 /// A mask of the first `n ≤ 8` lanes.
 #[inline(always)]

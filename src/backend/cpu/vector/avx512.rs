@@ -8,7 +8,7 @@ use super::lanes::Lanes;
 
 /// Sixteen f32 in a `zmm` register.
 #[derive(Clone, Copy)]
-pub struct F32x16(__m512);
+pub struct F32x16(pub __m512);
 
 /// A mask of the first `n ≤ 16` lanes.
 #[inline(always)]
