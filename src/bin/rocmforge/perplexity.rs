@@ -49,10 +49,10 @@ pub fn perplexity(args: PerplexityArgs) -> Result<()> {
             *first = bos;
         }
         session.rewind(0)?;
-        session.decode_each(&window, &mut |at, logits| {
-            if let Some(&next) = window.get(at + 1)
-                && at >= args.context / 2
-            {
+        let (context, scored_part) = window.split_at(args.context / 2);
+        session.decode(context)?;
+        session.decode_each(scored_part, &mut |at, logits| {
+            if let Some(&next) = scored_part.get(at + 1) {
                 total += surprise(logits, next);
                 scored += 1;
             }

@@ -1,0 +1,119 @@
+//! The command line, run as a user runs it: perplexity against llama.cpp's, load time and memory, and every command.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{model_path, need, shared_path};
+use serde_json::Value;
+
+fn rocmforge(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rocmforge")).args(args).output().expect("rocmforge runs")
+}
+
+/// Standard output of a run that must succeed.
+fn run(args: &[&str]) -> String {
+    let output = rocmforge(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
+const MODELS: [&str; 3] = [SMOLLM2, "gemma-3-270m-q4_k_m.gguf", "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"];
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+#[test]
+fn perplexity_is_llama_cpps() {
+    let (Some(file), Some(golden)) = (shared_path("golden/perplexity.txt"), shared_path("golden/perplexity.json"))
+    else {
+        return;
+    };
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden).expect("readable")).expect("JSON");
+    for name in MODELS {
+        let Some(model) = model_path(name) else { continue };
+        let found: f64 =
+            run(&["perplexity", text(&model), text(&file), "-c", "512", "-w", "16"]).trim().parse().expect("a number");
+        let peers = golden["perplexity"][name].as_object().expect("golden perplexities");
+        for (kernels, peer) in peers {
+            let peer = peer.as_f64().expect("a number");
+            println!(
+                "{name}: perplexity {found}, llama.cpp's {peer} ({kernels}), {:+.2} %",
+                (found / peer - 1.0) * 100.0
+            );
+            assert!(
+                (found / peer - 1.0).abs() < 0.005,
+                "{name}: perplexity {found}, llama.cpp's {kernels} give {peer}"
+            );
+        }
+    }
+}
+
+fn bench(model: &Path, more: &[&str]) -> Value {
+    let args = [&["bench", text(model), "-p", "64", "-g", "4", "-r", "1", "--json"], more].concat();
+    serde_json::from_str(&run(&args)).expect("JSON")
+}
+
+#[test]
+fn memory_stays_within_the_file_the_cache_and_64_mib() {
+    for name in MODELS {
+        let Some(model) = model_path(name) else { continue };
+        let file = std::fs::metadata(&model).expect("a file").len();
+        for mode in [&[][..], &["--mmap"]] {
+            let record = bench(&model, mode);
+            let peak = record["peak_rss_bytes"].as_u64().expect("peak");
+            let limit = file + record["kv_bytes"].as_u64().expect("kv") + (64 << 20);
+            println!("{name} {mode:?}: {} MiB at the peak, {} MiB allowed", peak >> 20, limit >> 20);
+            assert!(peak <= limit, "{name} {mode:?}: {peak} bytes, {limit} allowed");
+        }
+    }
+}
+
+#[test]
+fn a_mapped_model_loads_in_an_instant() {
+    let Some(model) = model_path(SMOLLM2) else { return };
+    let best =
+        (0..5).map(|_| bench(&model, &["--mmap"])["load_ms"].as_f64().expect("ms")).fold(f64::INFINITY, f64::min);
+    println!("{SMOLLM2} mapped: {best:.1} ms");
+    assert!(best < 150.0, "{best} ms");
+}
+
+#[test]
+fn generate_and_chat_and_tokenize_and_inspect() {
+    let Some(model) = model_path(SMOLLM2) else { return };
+    let model = text(&model);
+    let greedy = ["--temperature", "0", "-n", "8", "-c", "256"];
+    let generated = run(&[&["generate", model, "-p", "The capital of France is"], &greedy[..]].concat());
+    assert!(generated.starts_with("The capital of France is Paris."), "{generated}");
+    let chat = run(&[&["chat", model, "-p", "Say hello.", "--system", "Be brief."], &greedy[..]].concat());
+    assert!(chat.contains("Hello"), "{chat}");
+    let seeded = || run(&["generate", model, "-p", "Once", "-n", "12", "--seed", "7", "-c", "256"]);
+    assert_eq!(seeded(), seeded());
+    assert_eq!(run(&["tokenize", model, "The capital of France is", "--ids"]).trim(), "504 3575 282 4649 314");
+    let inspected = run(&["inspect", model]);
+    for part in ["GGUF version", "general.architecture (string) = \"llama\"", "blk.0.attn_q.weight", "576 × 49152"] {
+        assert!(inspected.contains(part), "{part} is not in {inspected}");
+    }
+}
+
+#[test]
+fn errors_are_one_sentence_and_a_status() {
+    let output = rocmforge(&["generate", "no-such-file.gguf", "-p", "x"]);
+    assert!(!output.status.success());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("no-such-file.gguf") && message.trim().lines().count() == 1, "{message}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn the_first_gguf_version_is_read() {
+    let Some(v1) = need(common::shared().join("models/tinyllamas-stories-260k-f32.gguf")) else { return };
+    let Some(v3) = shared_path("models/stories260K-f32.v3.gguf") else { return };
+    assert!(run(&["inspect", text(&v1)]).contains("GGUF version 1"));
+    let story =
+        |path: &Path| run(&["generate", text(path), "-p", "Once upon a time", "--temperature", "0", "-n", "40"]);
+    assert_eq!(story(&v1), story(&v3));
+}
