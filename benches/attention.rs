@@ -6,7 +6,8 @@
 use std::hint::black_box;
 
 use half::f16;
-use rocmforge::backend::cpu::attention::{HeadPage, PAGE_TOKENS, Query, Scores, Scratch, attend};
+use rocmforge::backend::PAGE_TOKENS;
+use rocmforge::backend::cpu::attention::{HeadPage, Query, Scores, Scratch, attend};
 use rocmforge::backend::cpu::features::Isa;
 
 /// A model's attention: layers, query heads, key-value heads, head size.
