@@ -11,6 +11,8 @@
 //!
 //! Layout of a page, for one layer and one key-value head: keys `[PAGE_TOKENS][head_dim]`, values
 //! likewise. Token `t` of a sequence is row `t % PAGE_TOKENS` of its page `t / PAGE_TOKENS`.
+// Elsewhere only the scalar form runs, which needs no scratch.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 use half::f16;
 
@@ -63,6 +65,16 @@ pub enum HeadPage<'a> {
         /// Values.
         v: &'a [f32],
     },
+}
+
+impl<'a> HeadPage<'a> {
+    /// Keys and values, if they are of [`KvType::F16`].
+    fn halves(self) -> Option<[&'a [f16]; 2]> {
+        match self {
+            HeadPage::F16 { k, v } => Some([k, v]),
+            HeadPage::F32 { .. } => None,
+        }
+    }
 }
 
 /// The pages of one sequence as one layer and one key-value head sees them: the call with `p` gives tokens from
@@ -121,6 +133,8 @@ pub struct Scratch {
 struct Line([f32; LINE]);
 /// Elements in a line.
 const LINE: usize = 16;
+/// Bytes in a line.
+const LINE_BYTES: usize = size_of::<Line>();
 
 /// The state of one query's softmax.
 #[repr(align(64))]

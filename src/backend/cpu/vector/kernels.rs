@@ -259,7 +259,7 @@ unsafe fn tanh_lanes<V: Lanes>(x: V) -> V {
         let far = one.sub(V::splat(2.0).div(exp_lanes(size.add(size)).add(one)));
         let square = x.mul(x);
         let mut p = V::splat(-5.704_988_7e-3);
-        for coefficient in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+        for coefficient in [2.063_908_8e-2, -5.373_971_6e-2, 1.333_144_2e-1, -0.333_332_8] {
             p = p.mul_add(square, V::splat(coefficient));
         }
         let near = p.mul(square).mul_add(x, x);

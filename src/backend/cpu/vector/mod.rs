@@ -145,7 +145,7 @@ vector_operations! {
 
 /// Whether `row` is whole heads and the rotated part fits in one.
 fn rope_fits(row: &[f32], head_dim: usize, cos: &[f32], sin: &[f32]) -> bool {
-    head_dim > 0 && row.len() % head_dim == 0 && cos.len() == sin.len() && 2 * cos.len() <= head_dim
+    head_dim > 0 && row.len().is_multiple_of(head_dim) && cos.len() == sin.len() && 2 * cos.len() <= head_dim
 }
 
 #[cfg(test)]
