@@ -12,7 +12,9 @@ use half::f16;
 
 use super::super::vector::kernels::{exp_bounded, softcap_lanes};
 use super::lanes::{AttentionLanes, ELEMENTS};
-use super::{HeadPage, HeadPages, LINE, MAX_BLOCK, PAGE_TOKENS, Parts, Query, Running, Scores, Scratch, checked_page};
+use super::{
+    HeadPage, HeadPages, LINE, LINE_BYTES, MAX_BLOCK, PAGE_TOKENS, Parts, Query, Running, Scores, Scratch, checked_page,
+};
 
 /// The number of each row of a page, to be compared with the ends of a range.
 static ROW_NUMBERS: [f32; PAGE_TOKENS] = {
@@ -45,10 +47,13 @@ pub unsafe fn attend<V: AttentionLanes>(
             continue;
         }
         let page = checked_page(pages, p, head_dim);
-        let mut next = queries.iter().any(|q| q.is_in(p + 1)).then(|| pages(p + 1));
-        let direct = match page {
-            HeadPage::F16 { k, v } if count <= V::BLOCK && head_dim.is_multiple_of(LINE) => Some((k, v)),
+        let next = queries.iter().any(|q| q.is_in(p + 1)).then(|| checked_page(pages, p + 1, head_dim));
+        let mut direct = match page {
+            HeadPage::F16 { k, v } if count <= V::BLOCK && head_dim.is_multiple_of(LINE) => {
+                Some(Direct { k, v, next: next.and_then(HeadPage::halves) })
+            }
             _ => {
+                next.inspect(|&next| prefetch(next));
                 // SAFETY: as the caller's; the page is of `head_dim`.
                 unsafe { load_page::<V>(page, head_dim, &mut parts) };
                 None
@@ -61,8 +66,7 @@ pub unsafe fn attend<V: AttentionLanes>(
                 at += 1;
                 continue;
             }
-            let block =
-                Block { at, queries: &queries[at..at + count], page: p, direct, next: next.take(), head_dim, scores };
+            let block = Block { at, queries: &queries[at..at + count], page: p, direct, head_dim, scores };
             // SAFETY: as the caller's; `block` has as many queries as the constant says.
             unsafe {
                 match count {
@@ -77,6 +81,9 @@ pub unsafe fn attend<V: AttentionLanes>(
                     _ => unreachable!("a block is at most V::BLOCK queries"),
                 }
             }
+            if let Some(direct) = &mut direct {
+                direct.next = None; // asked for once
+            }
             at += count;
         }
     }
@@ -84,12 +91,18 @@ pub unsafe fn attend<V: AttentionLanes>(
     unsafe { finish::<V>(queries, &parts) }
 }
 
-/// Asks for the lines of a part of the next page, into the second-level cache. Pages lie anywhere and
-/// are 4 to 16 KiB long: too short for the processor's own prefetcher to find its stride in time.
-fn prefetch<T>(part: &[T]) {
-    for line in part.chunks(64 / size_of::<T>()) {
-        // SAFETY: a hint, which may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+/// Asks for a page's lines, into the second-level cache. Pages lie anywhere and are 4 to 16 KiB long:
+/// too short for the processor's own prefetcher to find its stride in time.
+fn prefetch(page: HeadPage<'_>) {
+    fn lines<T>(part: &[T]) {
+        for line in part.chunks(LINE_BYTES / size_of::<T>()) {
+            // SAFETY: a hint, which may name any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+        }
+    }
+    match page {
+        HeadPage::F16 { k, v } => [k, v].into_iter().for_each(lines),
+        HeadPage::F32 { k, v } => [k, v].into_iter().for_each(lines),
     }
 }
 
@@ -174,14 +187,19 @@ pub struct Block<'a, 'q> {
     at: usize,
     queries: &'a [Query<'q>],
     page: usize,
-    /// Keys and values of the page as they lie in memory, to be read from there: where they serve this block only, they
-    /// are not worth a stay in scratch.
-    direct: Option<(&'a [f16], &'a [f16])>,
-    /// The next page, if it is for this block to ask for: keys before its scores and values before its values, since
-    /// all at once would fill the queue of misses and hold up everything else.
-    next: Option<HeadPage<'a>>,
+    /// Where to read the page from, if not from scratch.
+    direct: Option<Direct<'a>>,
     head_dim: usize,
     scores: Scores,
+}
+
+/// Keys and values as they lie in a page: where they serve one block only, they are not worth a stay in scratch.
+#[derive(Clone, Copy)]
+struct Direct<'a> {
+    k: &'a [f16],
+    v: &'a [f16],
+    /// The keys and values of the next page, to be asked for on the way.
+    next: Option<[&'a [f16]; 2]>,
 }
 
 /// Adds what the page contributes to each of the block's `M` queries.
@@ -193,13 +211,8 @@ pub unsafe fn attend_block<V: AttentionLanes, const M: usize>(block: &Block<'_, 
         let weights = parts.weights.as_mut_ptr();
         let q = parts.q.as_ptr().add(block.at * stride);
         let sums = parts.sums.as_mut_ptr().add(block.at * stride);
-        match block.next {
-            Some(HeadPage::F16 { k, .. }) => prefetch(k),
-            Some(HeadPage::F32 { k, .. }) => prefetch(k),
-            None => {}
-        }
-        match block.direct {
-            Some((k, _)) => direct_scores_of::<V, M>(q, block.head_dim, k.as_ptr(), weights),
+        match &block.direct {
+            Some(page) => direct_scores_of::<V, M>(q, block.head_dim, page, weights),
             None => scores_of::<V, M>(q, stride, block.head_dim, parts.keys.as_ptr(), weights),
         }
         let mut ranges = [(0, 0); M];
@@ -209,13 +222,8 @@ pub unsafe fn attend_block<V: AttentionLanes, const M: usize>(block: &Block<'_, 
             let sums = sums.add(i * stride);
             V::softmax(weights.add(i * PAGE_TOKENS), *range, block.scores.softcap, running, sums, stride);
         }
-        match block.next {
-            Some(HeadPage::F16 { v, .. }) => prefetch(v),
-            Some(HeadPage::F32 { v, .. }) => prefetch(v),
-            None => {}
-        }
-        match block.direct {
-            Some((_, v)) => add_page::<V, f16, M>(weights, ranges, v.as_ptr(), sums, stride),
+        match &block.direct {
+            Some(page) => add_page::<V, f16, M>(weights, ranges, page.v.as_ptr(), sums, stride),
             None => add_page::<V, f32, M>(weights, ranges, parts.values.as_ptr(), sums, stride),
         }
     }
@@ -249,7 +257,7 @@ unsafe fn scores_of<V: AttentionLanes, const M: usize>(
 unsafe fn direct_scores_of<V: AttentionLanes, const M: usize>(
     q: *const f32,
     head_dim: usize,
-    k: *const f16,
+    page: &Direct<'_>,
     weights: *mut f32,
 ) {
     // SAFETY: offsets are within the shapes above; whole lines are whole groups of ELEMENTS.
@@ -257,7 +265,17 @@ unsafe fn direct_scores_of<V: AttentionLanes, const M: usize>(
         for token in (0..PAGE_TOKENS).step_by(2 * V::N) {
             let mut dots = [[V::splat(0.0); 2]; M];
             for first in (0..head_dim).step_by(ELEMENTS) {
-                let elements = V::transpose(k.add(token * head_dim + first), head_dim);
+                let elements = V::transpose(page.k.as_ptr().add(token * head_dim + first), head_dim);
+                if let Some(next) = page.next {
+                    // As much of the next page as this step reads of this one; all at once would fill the queue of
+                    // misses and hold up everything else.
+                    let from = token * head_dim + first * 2 * V::N;
+                    for at in (from..from + ELEMENTS * 2 * V::N).step_by(LINE_BYTES / size_of::<f16>()) {
+                        for part in next {
+                            _mm_prefetch::<_MM_HINT_T1>(part.as_ptr().add(at).cast());
+                        }
+                    }
+                }
                 for (element, halves) in elements.into_iter().enumerate() {
                     add_products(&mut dots, q.add(first + element), head_dim, V::widen(halves));
                 }

@@ -1,4 +1,5 @@
-//! Half-precision keys of a page, `[token][element]`, to f32 with the tokens side by side.
+//! What attention asks of a register beyond [`Lanes`]: to turn half-precision keys, `[token][element]`,
+//! into f32 with the tokens side by side, and to hold the larger kernels in functions of their own.
 
 use std::arch::x86_64::*;
 
@@ -8,6 +9,7 @@ use super::super::vector::lanes::Lanes;
 use super::super::vector::{F32x8, F32x16};
 use super::kernels::{self, Block, Element};
 use super::{Parts, Running};
+
 /// Elements of each key that are transposed at once: as many halves as fit in 128 bits.
 pub const ELEMENTS: usize = 8;
 

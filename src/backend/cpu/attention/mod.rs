@@ -11,6 +11,8 @@
 //!
 //! Layout of a page, for one layer and one key-value head: keys `[PAGE_TOKENS][head_dim]`, values
 //! likewise. Token `t` of a sequence is row `t % PAGE_TOKENS` of its page `t / PAGE_TOKENS`.
+// Elsewhere only the scalar form runs, which needs no scratch.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 use half::f16;
 
@@ -42,6 +44,16 @@ pub enum HeadPage<'a> {
         /// Values.
         v: &'a [f32],
     },
+}
+
+impl<'a> HeadPage<'a> {
+    /// Keys and values, if they are of [`KvType::F16`].
+    fn halves(self) -> Option<[&'a [f16]; 2]> {
+        match self {
+            HeadPage::F16 { k, v } => Some([k, v]),
+            HeadPage::F32 { .. } => None,
+        }
+    }
 }
 
 /// The pages of one sequence as one layer and one key-value head sees them: the call with `p` gives tokens from
@@ -100,6 +112,8 @@ pub struct Scratch {
 struct Line([f32; LINE]);
 /// Elements in a line.
 const LINE: usize = 16;
+/// Bytes in a line.
+const LINE_BYTES: usize = size_of::<Line>();
 
 /// The state of one query's softmax.
 #[repr(align(64))]
@@ -139,13 +153,18 @@ impl Scratch {
     /// pages). Holds about `8 · head_dim · (queries + PAGE_TOKENS)` bytes.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`]; [`Error::Argument`] if `head_dim` is 0 or over 65536.
     pub fn new(head_dim: usize, queries: usize) -> Result<Scratch> {
+        if !(1..=1 << 16).contains(&head_dim) {
+            return Err(Error::argument(format!("attention heads of {head_dim} elements: 1 to 65536 are possible")));
+        }
         let capacity = queries.max(1);
         let stride = head_dim.next_multiple_of(LINE);
-        let floats = head_dim * PAGE_TOKENS + PAGE_TOKENS * stride + MAX_BLOCK * PAGE_TOKENS + 2 * capacity * stride;
+        let page = head_dim * PAGE_TOKENS + PAGE_TOKENS * stride + MAX_BLOCK * PAGE_TOKENS;
+        let floats = capacity.saturating_mul(2 * stride).saturating_add(page);
         let (mut lines, mut running) = (Vec::new(), Vec::new());
-        let refused = |_| Error::OutOfMemory { bytes: 4 * floats as u64, what: "attention scratch".into() };
+        let refused =
+            |_| Error::OutOfMemory { bytes: (floats as u64).saturating_mul(4), what: "attention scratch".into() };
         lines.try_reserve_exact(floats / LINE).map_err(refused)?;
         running.try_reserve_exact(capacity).map_err(refused)?;
         lines.resize(floats / LINE, Line([0.0; LINE]));

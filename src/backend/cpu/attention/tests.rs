@@ -315,5 +315,10 @@ fn pages_of_another_size_are_refused() {
 
 #[test]
 fn scratch_that_cannot_be_had_is_an_error() {
-    assert!(matches!(Scratch::new(64, usize::MAX / 4096), Err(Error::OutOfMemory { .. })));
+    for queries in [usize::MAX / 4096, usize::MAX] {
+        assert!(matches!(Scratch::new(64, queries), Err(Error::OutOfMemory { .. })));
+    }
+    for head_dim in [0, usize::MAX] {
+        assert!(matches!(Scratch::new(head_dim, 1), Err(Error::Argument(_))));
+    }
 }
