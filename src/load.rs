@@ -45,6 +45,84 @@ impl TensorBytes {
     }
 }
 
+/// The bytes of a tensor, or of some of its rows: where they lie, or to be read piece by piece, so that a large tensor
+/// need not be in memory a second time while a backend rearranges it.
+pub struct TensorData<'a>(Place<'a>);
+
+enum Place<'a> {
+    Resident(TensorBytes),
+    File { source: &'a dyn Source, tensor: &'a Tensor, offset: usize, len: usize },
+}
+
+impl From<TensorBytes> for TensorData<'_> {
+    fn from(bytes: TensorBytes) -> Self {
+        TensorData(Place::Resident(bytes))
+    }
+}
+
+impl TensorData<'_> {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Place::Resident(bytes) => bytes.len,
+            Place::File { len, .. } => *len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `count` of these bytes from `from`; `None` if they are not inside.
+    pub fn slice(&self, from: usize, count: usize) -> Option<Self> {
+        match &self.0 {
+            Place::Resident(bytes) => bytes.slice(from, count).map(TensorData::from),
+            Place::File { source, tensor, offset, len } => {
+                let inside = from.checked_add(count).is_some_and(|end| end <= *len);
+                inside.then(|| TensorData(Place::File { source: *source, tensor, offset: offset + from, len: count }))
+            }
+        }
+    }
+
+    /// Fills `buffer` with the bytes from `from`, which begins a block. What is read from a file is checked for scales
+    /// that are not finite; of resident bytes that would read all of a file that is mapped so as not to be read before
+    /// it is used, and damage shows in the logits.
+    pub fn read(&self, from: usize, buffer: &mut [u8]) -> Result<()> {
+        let outside = || Error::Internal(format!("{} bytes from {from} of a tensor", buffer.len()));
+        let part = self.slice(from, buffer.len()).ok_or_else(outside)?;
+        match &part.0 {
+            Place::Resident(bytes) => buffer.copy_from_slice(bytes.as_slice()),
+            Place::File { source, tensor, offset, .. } => {
+                source.read_at(tensor.offset + *offset as u64, buffer)?;
+                if let Some(block) = tensor.tensor_type.first_non_finite_scale(buffer) {
+                    let block = block + offset / tensor.tensor_type.format().block_bytes;
+                    return Err(Error::malformed(
+                        source.name(),
+                        format!("tensor '{}' holds a scale that is not finite in block {block}", tensor.name),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All bytes: where they lie, or read into memory of their own.
+    pub fn whole(&self) -> Result<TensorBytes> {
+        if let Place::Resident(bytes) = &self.0 {
+            return Ok(bytes.clone());
+        }
+        let len = self.len();
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { bytes: len as u64, what: "a tensor of the file".into() })?;
+        bytes.resize(len, 0);
+        self.read(0, &mut bytes)?;
+        TensorBytes::new(Arc::new(bytes), 0, len).ok_or_else(|| Error::Internal("a tensor outside itself".into()))
+    }
+}
+
 impl<'a> ModelFile<'a> {
     /// Opens the file at `path` and, if its name is that of a part, all its fellows. `mapped` maps the files
     /// instead of reading them; they must then not be truncated while the model lives.
@@ -96,22 +174,16 @@ impl<'a> ModelFile<'a> {
         self.tensors.iter().map(|t| t.bytes as u64).sum()
     }
 
-    /// The bytes of `tensor`: where they lie if the file is resident, else read into memory of their own.
-    pub fn bytes(&self, tensor: &Tensor) -> Result<TensorBytes> {
+    /// The bytes of `tensor`.
+    pub fn data<'f>(&'f self, tensor: &'f Tensor) -> Result<TensorData<'f>> {
         let source = self.sources.get(tensor.part).ok_or_else(|| Error::Internal("a tensor without a file".into()))?;
-        let bytes = match source.resident() {
-            Some(owner) => TensorBytes::new(owner, tensor.offset as usize, tensor.bytes),
+        match source.resident() {
+            Some(owner) => TensorBytes::new(owner, tensor.offset as usize, tensor.bytes)
+                .map(TensorData::from)
+                .ok_or_else(|| Error::Internal(format!("tensor '{}' lies outside its file", tensor.name))),
             None => {
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(tensor.bytes).map_err(|_| Error::OutOfMemory {
-                    bytes: tensor.bytes as u64,
-                    what: format!("tensor '{}'", tensor.name),
-                })?;
-                bytes.resize(tensor.bytes, 0);
-                source.read_at(tensor.offset, &mut bytes)?;
-                TensorBytes::new(Arc::new(bytes), 0, tensor.bytes)
+                Ok(TensorData(Place::File { source: source.as_ref(), tensor, offset: 0, len: tensor.bytes }))
             }
-        };
-        bytes.ok_or_else(|| Error::Internal(format!("tensor '{}' lies outside its file", tensor.name)))
+        }
     }
 }

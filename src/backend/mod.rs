@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::load::TensorBytes;
+use crate::load::TensorData;
 use crate::quant::TensorType;
 
 pub mod cpu;
@@ -247,7 +247,7 @@ pub struct Logits<'a> {
 /// The verbs do not fail on the CPU; on a device they may (it can be lost), which is why all return a `Result`.
 pub trait Backend: Send + Sync {
     /// Places a matrix of `rows` rows of `columns` elements.
-    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, bytes: TensorBytes) -> Result<Matrix>;
+    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, data: TensorData) -> Result<Matrix>;
 
     /// Places a vector.
     fn vector(&self, values: &[f32]) -> Result<Vector>;

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::Config;
 use crate::backend::{Backend, Linear, Matrix, Vector};
 use crate::error::{Error, Result};
-use crate::load::{ModelFile, TensorBytes};
+use crate::load::{ModelFile, TensorData};
 use crate::tensor::{Tensor, shape_text};
 
 /// One layer.
@@ -118,8 +118,8 @@ impl<'a> Loader<'a> {
         Loader { file, config, backend, progress, used: HashSet::new(), output: None, done: 0, total }
     }
 
-    /// The embedding and the head come first: they are the largest tensors, and while one is repacked it is in memory
-    /// twice, which is least noticed while nothing else is there.
+    /// The embedding and the head come first: they are the largest tensors, and whoever has too little memory learns
+    /// it soonest from them.
     fn place_largest_first(&mut self) -> Result<Matrix> {
         let n_embd = self.config.embedding_length;
         let rows = self.find("token_embd.weight")?.rows();
@@ -198,7 +198,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Finds `name`, checks its shape, and fetches its bytes.
-    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<(&'a Tensor, TensorBytes)> {
+    fn fetch(&mut self, name: &str, shape: &[usize]) -> Result<(&'a Tensor, TensorData<'a>)> {
         let tensor = self.find(name)?;
         if tensor.dimensions != shape {
             return Err(self.malformed(format!(
@@ -213,30 +213,18 @@ impl<'a> Loader<'a> {
                 format!("tensor '{name}' has the type {}, which is not served", tensor.tensor_type.name()),
             ));
         }
-        let bytes = self.file.bytes(tensor)?;
+        let data = self.file.data(tensor)?;
         self.used.insert(name.to_string());
         self.done += tensor.bytes as u64;
         if !(self.progress)((self.done as f64 / self.total as f64) as f32) {
             return Err(Error::Cancelled);
         }
-        Ok((tensor, bytes))
+        Ok((tensor, data))
     }
 
     fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
-        let (tensor, bytes) = self.fetch(name, &[columns, rows])?;
-        self.place(tensor, rows, columns, bytes)
-    }
-
-    fn place(&self, tensor: &Tensor, rows: usize, columns: usize, bytes: TensorBytes) -> Result<Matrix> {
-        // A mapped tensor is not read before it is used; there a damaged scale shows in the logits.
-        if !self.file.is_mapped()
-            && let Some(block) = tensor.tensor_type.first_non_finite_scale(bytes.as_slice())
-        {
-            return Err(
-                self.malformed(format!("tensor '{}' holds a scale that is not finite in block {block}", tensor.name))
-            );
-        }
-        self.backend.matrix(tensor.tensor_type, rows, columns, bytes)
+        let (tensor, data) = self.fetch(name, &[columns, rows])?;
+        self.backend.matrix(tensor.tensor_type, rows, columns, data)
     }
 
     /// `<name>.weight` and, where the file has it, `<name>.bias`.
@@ -249,16 +237,16 @@ impl<'a> Loader<'a> {
     /// Projections that the file keeps as one matrix, the rows of one after those of the other.
     fn fused<const N: usize>(&mut self, name: &str, rows: [usize; N], columns: usize) -> Result<[Linear; N]> {
         let total = rows.iter().sum();
-        let (tensor, bytes) = self.fetch(&format!("{name}.weight"), &[columns, total])?;
+        let (tensor, data) = self.fetch(&format!("{name}.weight"), &[columns, total])?;
         let bias = self.optional_values(&format!("{name}.bias"), total)?;
         let row_bytes = tensor.bytes / total.max(1);
         let mut first = 0;
         let mut linears = Vec::with_capacity(N);
         for n in rows {
-            let part = bytes
+            let part = data
                 .slice(first * row_bytes, n * row_bytes)
                 .ok_or_else(|| Error::Internal(format!("rows of '{name}' outside of it")))?;
-            let weight = self.place(tensor, n, columns, part)?;
+            let weight = self.backend.matrix(tensor.tensor_type, n, columns, part)?;
             let bias = match &bias {
                 Some(values) => Some(self.backend.vector(values.get(first..first + n).unwrap_or_default())?),
                 None => None,
@@ -270,10 +258,10 @@ impl<'a> Loader<'a> {
     }
 
     fn values(&mut self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let (tensor, bytes) = self.fetch(name, &[len])?;
+        let (tensor, data) = self.fetch(name, &[len])?;
         let mut values = vec![0.0; len];
         match tensor.tensor_type.format().decode {
-            Some(decode) => decode(bytes.as_slice(), &mut values),
+            Some(decode) => decode(data.whole()?.as_slice(), &mut values),
             None => return Err(Error::Internal(format!("tensor '{name}' passed without a decode"))),
         }
         match values.iter().position(|x| !x.is_finite()) {

@@ -7,8 +7,11 @@ use super::pack::{Layout, ROWS};
 use super::pool::Pool;
 use super::rows::Rows;
 use crate::error::{Error, Result};
-use crate::load::TensorBytes;
+use crate::load::{TensorBytes, TensorData};
 use crate::quant::TensorType;
+
+/// Bytes of the file that are read before they are packed: enough for all threads, little beside a tensor.
+const PIECE: usize = 8 << 20;
 
 /// `rows × columns` weights.
 pub struct Matrix {
@@ -27,27 +30,27 @@ enum Storage {
 
 impl Matrix {
     /// Places `rows` rows of `columns` elements. With `packed` they are rearranged where a kernel of `isa` wants it;
-    /// else `bytes` are kept and read where they are.
+    /// else the bytes are kept as the file has them.
     pub fn place(
         tensor_type: TensorType,
         rows: usize,
         columns: usize,
-        bytes: TensorBytes,
+        data: &TensorData,
         packed: bool,
         isa: Isa,
         pool: &Pool,
     ) -> Result<Matrix> {
         let row_bytes = tensor_type.row_bytes(columns);
-        if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(bytes.as_slice().len()) {
+        if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(data.len()) {
             return Err(Error::Internal(format!(
                 "{} bytes for {rows} × {columns} {}",
-                bytes.as_slice().len(),
+                data.len(),
                 tensor_type.name()
             )));
         }
         let storage = match Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some()) {
-            Some(layout) => Storage::Packed(pack(layout, rows, columns, bytes.as_slice(), pool)?),
-            None => Storage::Plain(bytes),
+            Some(layout) => Storage::Packed(pack(layout, rows, columns, data, pool)?),
+            None => Storage::Plain(data.whole()?),
         };
         Ok(Matrix { rows, columns, tensor_type, storage })
     }
@@ -130,10 +133,10 @@ impl Matrix {
     }
 }
 
-fn pack(layout: &Layout, rows: usize, columns: usize, bytes: &[u8], pool: &Pool) -> Result<AlignedBuf> {
+fn pack(layout: &Layout, rows: usize, columns: usize, data: &TensorData, pool: &Pool) -> Result<AlignedBuf> {
     let format = layout.tensor_type.format();
     let blocks = columns / format.block_elements;
-    let size = blocks * layout.block();
+    let (size, row_bytes) = (blocks * layout.block(), blocks * format.block_bytes);
     let groups = rows.div_ceil(ROWS);
     let total = groups
         .checked_mul(size)
@@ -142,16 +145,29 @@ fn pack(layout: &Layout, rows: usize, columns: usize, bytes: &[u8], pool: &Pool)
     if total == 0 {
         return Ok(packed);
     }
-    let out = Rows::new(&mut packed.as_mut_slice()[..total], size);
+    let per_piece = (PIECE / (ROWS * row_bytes)).clamp(1, groups);
+    let mut piece = vec![0; per_piece * ROWS * row_bytes];
+    for (n, out) in packed.as_mut_slice()[..total].chunks_mut(per_piece * size).enumerate() {
+        let first = n * per_piece * ROWS;
+        let piece_rows = (rows - first).min(per_piece * ROWS);
+        let bytes = &mut piece[..piece_rows * row_bytes];
+        data.read(first * row_bytes, bytes)?;
+        pack_groups(layout, piece_rows, row_bytes, bytes, Rows::new(out, size), pool);
+    }
+    Ok(packed)
+}
+
+/// Packs `rows` consecutive rows, whose groups go to the rows of `out`.
+fn pack_groups(layout: &Layout, rows: usize, row_bytes: usize, bytes: &[u8], out: Rows<u8>, pool: &Pool) {
+    let groups = rows.div_ceil(ROWS);
     // A few groups a task: packing is quick, and a task should be worth its claim.
-    let tile = groups.div_ceil(pool.threads() * 8).max(1);
+    let tile = groups.div_ceil(pool.threads() * 4).max(1);
     pool.run(groups.div_ceil(tile), &|task| {
         for group in task * tile..groups.min((task + 1) * tile) {
             // SAFETY: each group is packed by one task.
-            pack_group(layout, rows, blocks * format.block_bytes, group, bytes, unsafe { out.row(group) });
+            pack_group(layout, rows, row_bytes, group, bytes, unsafe { out.row(group) });
         }
     });
-    Ok(packed)
 }
 
 fn pack_group(layout: &Layout, rows: usize, row_bytes: usize, group: usize, bytes: &[u8], out: &mut [u8]) {

@@ -17,7 +17,7 @@ use super::rows::Rows;
 use super::vector;
 use crate::backend::*;
 use crate::error::{Error, Result};
-use crate::load::TensorBytes;
+use crate::load::TensorData;
 use crate::quant::TensorType;
 
 /// Rows of one task of the rows' own work.
@@ -179,8 +179,8 @@ impl CpuBackend {
 }
 
 impl Backend for CpuBackend {
-    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, bytes: TensorBytes) -> Result<Matrix> {
-        let placed = CpuMatrix::place(tensor_type, rows, columns, bytes, self.packed, self.isa, &self.pool)?;
+    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, data: TensorData) -> Result<Matrix> {
+        let placed = CpuMatrix::place(tensor_type, rows, columns, &data, self.packed, self.isa, &self.pool)?;
         Ok(Matrix { rows, columns, tensor_type, bytes: placed.bytes(), placed: Box::new(placed) })
     }
 

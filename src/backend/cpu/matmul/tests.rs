@@ -63,7 +63,7 @@ fn place(
     pool: &Pool,
 ) -> Matrix {
     let bytes = TensorBytes::new(Arc::new(bytes.to_vec()), 0, bytes.len()).expect("inside");
-    Matrix::place(tensor_type, rows, columns, bytes, packed, isa, pool).expect("a matrix")
+    Matrix::place(tensor_type, rows, columns, &bytes.into(), packed, isa, pool).expect("a matrix")
 }
 
 fn acts(n: usize, columns: usize, isa: Isa, pool: &Pool, noise: &mut Noise) -> Acts {
