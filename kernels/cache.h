@@ -8,6 +8,10 @@
 #define RF_KEYS 0u
 #define RF_VALUES 1u
 
+#define RF_LOG2E 1.44269504088896341f
+// Less than any score; finite, so that a masked score, which is twice that, differs from it by a number.
+#define RF_NO_SCORE (-1e30f)
+
 // Eight neighbouring elements as they lie in the cache, and as numbers.
 struct HalfCache {
     typedef uint16_t Element;
