@@ -60,12 +60,7 @@ fn tuning() -> Vec<String> {
         println!("cargo:rerun-if-env-changed={variable}");
         let Ok(text) = env::var(variable) else { continue };
         let value: u32 = text.parse().unwrap_or_else(|_| panic!("{variable} is '{text}', which is no number"));
-        assert!(
-            range.contains(&value),
-            "{variable} is {value}, it may be {} to {}",
-            range.start(),
-            range.end()
-        );
+        assert!(range.contains(&value), "{variable} is {value}, it may be {} to {}", range.start(), range.end());
         defines.push(format!("-D{name}={value}"));
         if name == "RF_BLOCK_SIZE" {
             assert!(value.is_multiple_of(64), "{variable} is {value}, it must be a multiple of 64");

@@ -14,6 +14,8 @@ mod version;
 
 mod engine;
 
+mod device;
+
 mod model;
 
 mod tokenize;
@@ -30,6 +32,7 @@ mod guard;
 
 pub use cancel::*;
 pub use chat::*;
+pub use device::*;
 pub use engine::*;
 pub use error::*;
 pub use model::*;

@@ -106,7 +106,8 @@ mod tests {
     #[test]
     fn the_header_says_the_same() {
         use std::fmt::Write;
-        let mut checks = String::from("#define __device__\n#define RF_HOST_LAYOUT 1\n#include \"args.h\"\n#include <cstddef>\n");
+        let mut checks =
+            String::from("#define __device__\n#define RF_HOST_LAYOUT 1\n#include \"args.h\"\n#include <cstddef>\n");
         macro_rules! check {
             ($($name:ident { $($field:ident),* })*) => { $(
                 writeln!(checks, "static_assert(sizeof({}) == {}, \"size\");", stringify!($name), size_of::<$name>()).expect("text");

@@ -190,7 +190,7 @@ impl Device {
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes an event.
         self.check("hipEventCreateWithFlags", unsafe { (self.driver.table.event_create)(&mut raw, DISABLE_TIMING) })?;
-        Ok(Event { device: self.clone(), raw })
+        Ok(Event { device: self.clone(), raw, recorded: AtomicBool::new(false) })
     }
 }
 
@@ -332,7 +332,9 @@ impl Stream {
     /// Marks this place in the queue.
     pub fn record(&self, event: &Event) -> Result<()> {
         // SAFETY: live objects.
-        self.device.check("hipEventRecord", unsafe { (self.device.driver.table.event_record)(event.raw, self.raw) })
+        self.device.check("hipEventRecord", unsafe { (self.device.driver.table.event_record)(event.raw, self.raw) })?;
+        event.recorded.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -352,6 +354,7 @@ impl Drop for Stream {
 pub struct Event {
     device: Arc<Device>,
     raw: Object,
+    recorded: AtomicBool,
 }
 
 // SAFETY: events may be used from any thread.
@@ -360,8 +363,11 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Event {
-    /// Waits until the queue has passed the mark.
+    /// Waits until the queue has passed the mark, if it was ever set.
     pub fn synchronize(&self) -> Result<()> {
+        if !self.recorded.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         // SAFETY: a live event.
         self.device.check("hipEventSynchronize", unsafe { (self.device.driver.table.event_synchronize)(self.raw) })
     }

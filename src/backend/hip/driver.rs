@@ -279,8 +279,12 @@ impl Driver {
             match vendor {
                 Vendor::Amd => (
                     Binding::Amd {
-                        get_device: transmute::<*mut c_void, unsafe extern "C" fn(*mut c_int) -> Code>(need("hipGetDevice")?),
-                        set_device: transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> Code>(need("hipSetDevice")?),
+                        get_device: transmute::<*mut c_void, unsafe extern "C" fn(*mut c_int) -> Code>(need(
+                            "hipGetDevice",
+                        )?),
+                        set_device: transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> Code>(need(
+                            "hipSetDevice",
+                        )?),
                     },
                     None,
                     None,
@@ -293,7 +297,9 @@ impl Driver {
                         release: transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> Code>(need(
                             "cuDevicePrimaryCtxRelease_v2",
                         )?),
-                        push: transmute::<*mut c_void, unsafe extern "C" fn(Object) -> Code>(need("cuCtxPushCurrent_v2")?),
+                        push: transmute::<*mut c_void, unsafe extern "C" fn(Object) -> Code>(need(
+                            "cuCtxPushCurrent_v2",
+                        )?),
                         pop: transmute::<*mut c_void, unsafe extern "C" fn(*mut Object) -> Code>(need(
                             "cuCtxPopCurrent_v2",
                         )?),
@@ -383,7 +389,7 @@ impl Driver {
     }
 
     /// Makes `ordinal` usable: NVIDIA's primary context is retained. Returns what [`Driver::enter`] needs.
-    pub fn retain(&self, ordinal: c_int) -> Result<Object, Code> {
+    pub(super) fn retain(&self, ordinal: c_int) -> Result<Object, Code> {
         match self.binding {
             Binding::Amd { .. } => Ok(std::ptr::null_mut()),
             Binding::Nvidia { retain, .. } => {
@@ -398,7 +404,7 @@ impl Driver {
     }
 
     /// Undoes [`Driver::retain`].
-    pub fn release(&self, ordinal: c_int) {
+    pub(super) fn release(&self, ordinal: c_int) {
         if let Binding::Nvidia { release, .. } = self.binding {
             // SAFETY: retained before.
             unsafe { release(ordinal) };
@@ -406,7 +412,7 @@ impl Driver {
     }
 
     /// Binds the calling thread to a device; returns the device that it was bound to, for [`Driver::leave`].
-    pub fn enter(&self, ordinal: c_int, context: Object) -> Result<c_int, Code> {
+    pub(super) fn enter(&self, ordinal: c_int, context: Object) -> Result<c_int, Code> {
         // SAFETY: plain calls; the context was retained.
         unsafe {
             match self.binding {
@@ -429,7 +435,7 @@ impl Driver {
     }
 
     /// Binds the calling thread to what it was bound to before: the host may use the same driver.
-    pub fn leave(&self, ordinal: c_int, before: c_int) {
+    pub(super) fn leave(&self, ordinal: c_int, before: c_int) {
         // SAFETY: plain calls.
         unsafe {
             match self.binding {
@@ -447,7 +453,7 @@ impl Driver {
     }
 
     /// Allows a kernel more dynamic shared memory than drivers grant unasked.
-    pub fn allow_shared(&self, function: Object, bytes: u32) -> Code {
+    pub(super) fn allow_shared(&self, function: Object, bytes: u32) -> Code {
         match self.set_function_attribute {
             // SAFETY: a function of a loaded module.
             Some(set) => unsafe { set(function, MAX_DYNAMIC_SHARED, bytes as c_int) },
@@ -460,7 +466,7 @@ impl Driver {
     ///
     /// # Safety
     /// `function` takes one structure by value, of which `argument` is one, and its addresses are valid on the device.
-    pub unsafe fn launch(
+    pub(super) unsafe fn launch(
         &self,
         function: Object,
         shape: &Shape,

@@ -128,12 +128,7 @@ impl Module {
         // SAFETY: a whole code object.
         let loaded = unsafe { (device.driver.table.module_load)(&mut raw, code.as_ptr().cast::<c_void>()) };
         match loaded {
-            0 => Ok(Arc::new(Module {
-                device: device.clone(),
-                raw,
-                functions: Mutex::new(HashMap::new()),
-                origin,
-            })),
+            0 => Ok(Arc::new(Module { device: device.clone(), raw, functions: Mutex::new(HashMap::new()), origin })),
             driver::OUT_OF_MEMORY => Err(Error::DeviceMemory {
                 device: device.info.name.clone(),
                 what: "the kernels".into(),
