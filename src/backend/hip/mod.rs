@@ -26,6 +26,7 @@ use module::{Kernel, Module};
 use pages::PagePool;
 use tuning::Tuning;
 use weights::Uploader;
+pub use weights::is_quantized;
 
 use crate::backend::cpu::pool::Pool;
 use crate::error::Result;
