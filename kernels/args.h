@@ -1,7 +1,14 @@
 // Arguments of the kernels: one struct for each, passed by value. `src/backend/hip/args.rs` says the same in Rust, and
 // its tests compare sizes and offsets. Pointers are device addresses, widths are in elements, matrices are row-major.
 #pragma once
+#if defined(RF_HOST_LAYOUT) // a test compares the layout with Rust's, by any C++ compiler
+#include <stdint.h>
+struct alignas(8) f32x2 {
+    float x, y;
+};
+#else
 #include "portable.h"
+#endif
 
 #define RF_PAGE_TOKENS 32 // tokens of a page of the key-value cache, as in src/backend/mod.rs
 #define RF_ACT_BLOCK 32   // elements of a block of quantised activations

@@ -1,6 +1,7 @@
 //! The command line: what the library does, at a prompt.
 
 mod bench;
+mod devices;
 mod generate;
 mod inspect;
 mod perplexity;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use rocmforge::backend::cpu::features::Isa;
 use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions};
+use rocmforge::placement::GpuChoice;
 use rocmforge::{Error, Result};
 
 /// Runs GGUF language models.
@@ -37,6 +39,10 @@ enum Command {
     Perplexity(perplexity::PerplexityArgs),
     /// Measure prefill, decode, load and memory
     Bench(bench::BenchArgs),
+    /// List the GPUs, and why one is not used
+    Devices,
+    /// Check that a GPU computes what the CPU does
+    Selftest(devices::SelftestArgs),
 }
 
 /// An instruction set to stay within.
@@ -65,6 +71,15 @@ struct ModelArgs {
     /// Split text as this pre-tokenizer, whatever the file says
     #[arg(long)]
     pre: Option<String>,
+    /// GPUs to use: auto, none, or numbers such as 0,1 (default: $ROCMFORGE_GPU_DEVICE, else auto)
+    #[arg(long)]
+    gpu: Option<String>,
+    /// Layers to put on GPUs, from the last one (default: as many as fit)
+    #[arg(long)]
+    gpu_layers: Option<usize>,
+    /// MiB that may be taken on each GPU; 0: what is free
+    #[arg(long, default_value_t = 0)]
+    gpu_memory: u64,
     /// Print the library's log
     #[arg(short, long)]
     verbose: bool,
@@ -81,7 +96,9 @@ impl ModelArgs {
             true => Some(Box::new(|level, message| eprintln!("{level:?}: {message}"))),
             false => None,
         };
-        Ok(Arc::new(Engine::new(EngineOptions { threads: self.threads, isa, log })?))
+        let gpus = self.gpu.as_deref().map(GpuChoice::parse).transpose()?;
+        let gpu_memory = self.gpu_memory << 20;
+        Ok(Arc::new(Engine::new(EngineOptions { threads: self.threads, isa, gpus, gpu_memory, log })?))
     }
 
     /// Loads the model, with a progress bar where someone is looking.
@@ -95,6 +112,7 @@ impl ModelArgs {
         let options = ModelOptions {
             mapped: self.mmap,
             pre: self.pre.as_deref(),
+            gpu_layers: self.gpu_layers,
             progress: Some(&mut progress),
             ..Default::default()
         };
@@ -117,6 +135,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args),
         Command::Perplexity(args) => perplexity::perplexity(args),
         Command::Bench(args) => bench::bench(args),
+        Command::Devices => devices::devices(),
+        Command::Selftest(args) => devices::selftest(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
