@@ -26,7 +26,8 @@ typedef long long int64_t;
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
 #define __constant__ __attribute__((constant))
-#define RF_INLINE static __device__ inline __attribute__((always_inline))
+#define RF_METHOD __device__ inline __attribute__((always_inline))
+#define RF_INLINE static RF_METHOD
 // A kernel for blocks of exactly `n` threads, of which `per_unit` should fit a compute unit.
 #define RF_KERNEL(n, per_unit) \
     extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(n, n))) __attribute__((visibility("default"))) void
@@ -46,7 +47,8 @@ typedef long long int64_t;
 #else
 #include <stdint.h>
 #endif
-#define RF_INLINE static __device__ __forceinline__
+#define RF_METHOD __device__ __forceinline__
+#define RF_INLINE static RF_METHOD
 #define RF_KERNEL(n, per_unit) extern "C" __global__ __launch_bounds__(n, per_unit) void
 #define RF_GRID_CONSTANT __grid_constant__
 typedef __half half_t;
@@ -170,6 +172,14 @@ RF_INLINE uint32_t block_z() {
     return __builtin_amdgcn_workgroup_id_z();
 #else
     return blockIdx.z;
+#endif
+}
+// Blocks in the grid's first dimension.
+RF_INLINE uint32_t blocks_x() {
+#if RF_AMD
+    return *(const __attribute__((address_space(4))) uint32_t *)__builtin_amdgcn_implicitarg_ptr();
+#else
+    return gridDim.x;
 #endif
 }
 // The lane's place in its group of 32, and the group's place in the block (threads are one-dimensional).
