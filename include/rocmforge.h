@@ -83,6 +83,12 @@
 // A log message: something failed, and the call's error says the same.
 #define RF_LOG_ERROR 4
 
+// `rf_device_info.vendor`: AMD, through HIP.
+#define RF_VENDOR_AMD 1
+
+// `rf_device_info.vendor`: NVIDIA, through CUDA's driver.
+#define RF_VENDOR_NVIDIA 2
+
 // `rf_model_options.flags`: use the weights where the file is mapped, without a copy. The model loads at once and
 // shares memory with other processes, and computes more slowly than with the default, which rearranges the weights
 // in memory of its own. The file must not be truncated while the model lives.
@@ -185,7 +191,52 @@ typedef struct {
     rf_log_callback on_log;
     // Given to `on_log`.
     void *log_user_data;
+    // Which GPUs may be used: "auto" (all that are usable), "none", or their numbers, such as "0" or "0,1" (integrated
+    // ones too). NULL: what the environment variable ROCMFORGE_GPU_DEVICE says, else "auto".
+    const char *gpus;
+    // Length of `gpus` in bytes. 0: it ends at its NUL.
+    size_t gpus_len;
+    // Bytes that may be taken on each GPU. 0: what is free.
+    uint64_t gpu_memory;
 } rf_engine_options;
+
+// What a GPU is. Begin with `RF_DEVICE_INFO_INIT`.
+typedef struct {
+    // `sizeof(rf_device_info)`.
+    uint32_t struct_size;
+    // `RF_VENDOR_…`.
+    uint32_t vendor;
+    // The maker's name for it. The engine's.
+    const char *name;
+    // Its architecture, such as "gfx1100". The engine's.
+    const char *architecture;
+    // Bytes of its memory.
+    uint64_t memory;
+    // 1 if models may be put on it.
+    uint32_t usable;
+    // 1 if it shares the host's memory; such a GPU is used only if it is asked for by its number.
+    uint32_t integrated;
+    // Why it is not usable: a sentence; empty if it is. The engine's.
+    const char *reason;
+    // Compute units.
+    uint32_t multiprocessors;
+    // Zero.
+    uint32_t reserved;
+} rf_device_info;
+
+// What a model would take. Begin with `RF_MEMORY_ESTIMATE_INIT`.
+typedef struct {
+    // `sizeof(rf_memory_estimate)`.
+    uint32_t struct_size;
+    // Layers that would be on GPUs.
+    uint32_t gpu_layers;
+    // Bytes of weights in the host's memory.
+    uint64_t host_bytes;
+    // Bytes of weights on GPUs, all together.
+    uint64_t device_bytes;
+    // Bytes of the key-value cache of one token, in all places together.
+    uint64_t kv_bytes_per_token;
+} rf_memory_estimate;
 
 // Receives the fraction that is loaded, from 0 to 1, on the calling thread. `RF_CONTINUE` goes on, anything else
 // cancels the load. Must not unwind.
@@ -214,6 +265,10 @@ typedef struct {
     const char *chat_template;
     // Length of `chat_template` in bytes. 0: it ends at its NUL.
     size_t chat_template_len;
+    // Layers to put on GPUs, from the last one; the others stay on the CPU. 0: as many as fit; negative: none.
+    int32_t gpu_layers;
+    // Zero.
+    uint32_t reserved;
 } rf_model_options;
 
 // Fills `buffer` with the `n` bytes from `offset` of the file; 0 for success, anything else for failure. Called on
@@ -254,6 +309,10 @@ typedef struct {
     uint64_t tensor_bytes;
     // Bytes of the key-value cache of one token.
     uint64_t kv_bytes_per_token;
+    // Layers that are on GPUs.
+    uint32_t gpu_layers;
+    // Zero.
+    uint32_t reserved;
 } rf_model_info;
 
 // A token's number in the vocabulary, from 0 to `rf_model_info.n_vocab - 1`.
@@ -442,6 +501,13 @@ typedef struct {
 // The caller's buffer is too small; the size that is needed was written.
 #define RF_E_BUFFER (-9)
 
+// A GPU's driver refused a call; the message says which and why.
+#define RF_E_DEVICE (-10)
+
+// A GPU was lost (a fault, a reset, a removal): its models and sessions are of no use any more, the process and other
+// devices go on.
+#define RF_E_DEVICE_LOST (-11)
+
 // A defect of the library. A session that met one refuses further work: free it.
 #define RF_E_INTERNAL (-100)
 
@@ -547,12 +613,51 @@ RF_API uint32_t rf_engine_isa(const rf_engine *engine);
 // Since: 0.1
 RF_API void rf_engine_free(rf_engine *engine);
 
+// GPUs of this machine, usable or not; 0 for NULL, and where `rf_engine_options.gpus` is "none". The drivers are opened
+// when this is first asked, or the first model is loaded.
+//
+// Ownership: `engine` stays the caller's.
+// Threads: any.
+// Errors: none.
+// Since: 0.1
+RF_API
+uint32_t rf_engine_device_count(const rf_engine *engine);
+
+// Writes what GPU `index` is to `*info`, and why it is not usable if it is not.
+//
+// Ownership: `info` stays the caller's; its `struct_size` must be set (`RF_DEVICE_INFO_INIT`). Its texts are the
+//     engine's, until that is freed.
+// Threads: any.
+// Errors: `RF_E_ARGUMENT` (there is no such device).
+// Since: 0.1
+RF_API
+rf_status rf_engine_device_info(const rf_engine *engine,
+                                uint32_t index,
+                                rf_device_info *info,
+                                rf_error **err);
+
+// Writes to `*estimate` what the model at `path` would take if it were loaded now with `gpu_layers` (as in
+// `rf_model_options`). Only the file's directory is read.
+//
+// Ownership: `path` and `estimate` stay the caller's; its `struct_size` must be set (`RF_MEMORY_ESTIMATE_INIT`).
+// Threads: any.
+// Errors: as `rf_model_load`.
+// Since: 0.1
+RF_API
+rf_status rf_engine_estimate(const rf_engine *engine,
+                             const char *path,
+                             size_t path_len,
+                             int32_t gpu_layers,
+                             rf_memory_estimate *estimate,
+                             rf_error **err);
+
 // Loads a GGUF model from a file. If the file's name is that of a part (`NAME-00001-of-00003.gguf`), its fellows are
 // loaded with it.
 //
 // Ownership: `*model` is the caller's, to be freed by `rf_model_free`; `path` and `opts` (may be NULL) are not kept.
 // Threads: any; the engine may load several models at once. `on_progress` runs on the calling thread.
-// Errors: `RF_E_IO`, `RF_E_FORMAT`, `RF_E_UNSUPPORTED`, `RF_E_OUT_OF_MEMORY`, `RF_E_ARGUMENT`; `RF_CANCELLED` if
+// Errors: `RF_E_IO`, `RF_E_FORMAT`, `RF_E_UNSUPPORTED`, `RF_E_OUT_OF_MEMORY` (of a GPU too; the message says how much
+//     is needed and free), `RF_E_DEVICE`, `RF_E_DEVICE_LOST`, `RF_E_ARGUMENT`; `RF_CANCELLED` if
 //     `on_progress` asked for it. The message names the file, and the key or tensor.
 // Since: 0.1
 RF_API
@@ -960,6 +1065,8 @@ RF_API rf_status rf_session_get_stats(const rf_session *session, rf_session_stat
 #  define RF_INIT_(type) {.struct_size = sizeof(type)}
 #endif
 #define RF_ENGINE_OPTIONS_INIT RF_INIT_(rf_engine_options)
+#define RF_DEVICE_INFO_INIT RF_INIT_(rf_device_info)
+#define RF_MEMORY_ESTIMATE_INIT RF_INIT_(rf_memory_estimate)
 #define RF_MODEL_OPTIONS_INIT RF_INIT_(rf_model_options)
 #define RF_READER_INIT RF_INIT_(rf_reader)
 #define RF_MODEL_INFO_INIT RF_INIT_(rf_model_info)

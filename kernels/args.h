@@ -1,7 +1,14 @@
 // Arguments of the kernels: one struct for each, passed by value. `src/backend/hip/args.rs` says the same in Rust, and
 // its tests compare sizes and offsets. Pointers are device addresses, widths are in elements, matrices are row-major.
 #pragma once
+#if defined(RF_HOST_LAYOUT) // a test compares the layout with Rust's, by any C++ compiler
+#include <stdint.h>
+struct alignas(8) f32x2 {
+    float x, y;
+};
+#else
 #include "portable.h"
+#endif
 
 #define RF_PAGE_TOKENS 32 // tokens of a page of the key-value cache, as in src/backend/mod.rs
 #define RF_ACT_BLOCK 32   // elements of a block of quantised activations
@@ -149,8 +156,27 @@ struct AttendArgs {
     float softcap;   // c · tanh(score / c); 0: none
     uint32_t window; // a row sees itself and the `window − 1` tokens before it; 0: all
     uint32_t n;
-    float *partial;     // attend_decode alone: [n][n_head][splits]{max, sum, head_dim numbers}
+    float *partial;     // attend_decode alone: [n][n_head][splits][head_dim] sums, then [n][n_head][splits]{max, sum}
     uint32_t *counters; // [n][n_head_kv], zero before and after
-    uint32_t splits;
+    uint32_t splits;    // at most 256
+    uint32_t unused;
+};
+
+// ---------------------------------------------------------------------------------------------------------- sampling
+
+struct Candidate {
+    uint32_t token; // 0xffffffff: the logits hold something that is no number
+    float logit;
+};
+
+// The token with the greatest logit, of equal ones the first.
+struct ArgmaxArgs {
+    const float *logits; // [n][n_vocab]
+    Candidate *out;      // [n]
+    Candidate *partial;  // [n][splits]
+    uint32_t *counters;  // [n], zero before and after
+    uint32_t n;
+    uint32_t n_vocab;
+    uint32_t splits; // blocks of a row
     uint32_t unused;
 };

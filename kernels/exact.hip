@@ -157,7 +157,7 @@ RF_INLINE void gemv_float_stage(const MatmulArgs &a, uint32_t block, uint32_t bl
 #define RF_EXACT(F, name)                                                            \
     RF_KERNEL(RF_BLOCK_SIZE, 1) exact_##name(const RF_GRID_CONSTANT MatmulArgs a) {  \
         release_dependents();                                                        \
-        exact_stage<F, 1, 8>(a, block_x(), blocks_x());                              \
+        exact_stage<F, 1, 8>(a, block_x(), grid_x());                              \
     }
 RF_INTEGER_FORMATS(RF_EXACT)
 RF_FLOAT_FORMATS(RF_EXACT)
@@ -165,10 +165,10 @@ RF_FLOAT_FORMATS(RF_EXACT)
 #define RF_GEMV_FLOAT(F, name)                                                                          \
     RF_KERNEL(RF_BLOCK_SIZE, 1024 / RF_BLOCK_SIZE) gemv_##name(const RF_GRID_CONSTANT MatmulArgs a) {   \
         release_dependents();                                                                           \
-        gemv_float_stage<F>(a, block_x(), blocks_x());                                                  \
+        gemv_float_stage<F>(a, block_x(), grid_x());                                                  \
     }                                                                                                   \
     RF_KERNEL(RF_BLOCK_SIZE, 1) gemv_batch_##name(const RF_GRID_CONSTANT MatmulArgs a) {                \
         release_dependents();                                                                           \
-        exact_stage<F, 2, 8>(a, block_x(), blocks_x());                                                 \
+        exact_stage<F, 2, 8>(a, block_x(), grid_x());                                                 \
     }
 RF_FLOAT_FORMATS(RF_GEMV_FLOAT)

@@ -26,12 +26,13 @@ typedef long long int64_t;
 #define __device__ __attribute__((device))
 #define __shared__ __attribute__((shared))
 #define __constant__ __attribute__((constant))
-#define RF_METHOD __device__ inline __attribute__((always_inline))
-#define RF_INLINE static RF_METHOD
+#define RF_INLINE static __device__ inline __attribute__((always_inline))
 // A kernel for blocks of exactly `n` threads, of which `per_unit` should fit a compute unit.
 #define RF_KERNEL(n, per_unit) \
     extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(n, n))) __attribute__((visibility("default"))) void
 #define RF_GRID_CONSTANT
+// What an address that was read from memory points to: without it every access would also look into shared memory.
+#define RF_GLOBAL __attribute__((address_space(1)))
 typedef _Float16 half_t;
 #else
 #include <cuda_fp16.h>
@@ -47,14 +48,19 @@ typedef long long int64_t;
 #else
 #include <stdint.h>
 #endif
-#define RF_METHOD __device__ __forceinline__
-#define RF_INLINE static RF_METHOD
+#define RF_INLINE static __device__ __forceinline__
 #define RF_KERNEL(n, per_unit) extern "C" __global__ __launch_bounds__(n, per_unit) void
 #define RF_GRID_CONSTANT __grid_constant__
+#define RF_GLOBAL
 typedef __half half_t;
 #endif
 
 #define RF_UNROLL _Pragma("unroll")
+#if RF_AMD
+#define RF_METHOD __device__ inline __attribute__((always_inline))
+#else
+#define RF_METHOD __device__ __forceinline__
+#endif
 
 #if RF_AMD && defined(__AMDGCN_WAVEFRONT_SIZE__)
 #define RF_WAVE __AMDGCN_WAVEFRONT_SIZE__
@@ -136,6 +142,18 @@ RF_INLINE uint32_t load_stream(const uint32_t *p) {
 #endif
 }
 
+// A read of 16 aligned bytes through an address that was itself read from memory.
+RF_INLINE u32x4 load_global(const RF_GLOBAL void *p) {
+#if RF_AMD
+    typedef uint32_t native __attribute__((ext_vector_type(4)));
+    native v = *(const RF_GLOBAL native *)p;
+    return {v.x, v.y, v.z, v.w};
+#else
+    uint4 v = *(const uint4 *)__builtin_assume_aligned(p, 16);
+    return {v.x, v.y, v.z, v.w};
+#endif
+}
+
 template <typename To, typename From>
 RF_INLINE To bit_cast(From from) {
     static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
@@ -174,10 +192,10 @@ RF_INLINE uint32_t block_z() {
     return blockIdx.z;
 #endif
 }
-// Blocks in the grid's first dimension.
-RF_INLINE uint32_t blocks_x() {
+// Blocks of the grid: on AMD the first words behind the kernel's arguments (code object version 5).
+RF_INLINE uint32_t grid_x() {
 #if RF_AMD
-    return *(const __attribute__((address_space(4))) uint32_t *)__builtin_amdgcn_implicitarg_ptr();
+    return ((const __attribute__((address_space(4))) uint32_t *)__builtin_amdgcn_implicitarg_ptr())[0];
 #else
     return gridDim.x;
 #endif
@@ -222,15 +240,41 @@ RF_INLINE uint32_t shuffle(uint32_t v, uint32_t from) {
 }
 RF_INLINE float shuffle(float v, uint32_t from) { return bit_cast<float>(shuffle(bit_cast<uint32_t>(v), from)); }
 
+// The value of the lane whose number differs by one bit that is known beforehand: AMD's vector unit then reads it in
+// passing (DPP), where a shuffle by a variable goes through the shared memory's crossbar.
+template <int Mask>
+RF_INLINE uint32_t shuffle_xor_by(uint32_t v) {
+    static_assert(Mask == 1 || Mask == 2 || Mask == 4 || Mask == 8 || Mask == 16, "one bit of a lane's number");
+#if RF_AMD && defined(__GFX9__)
+    if constexpr (Mask == 1) return (uint32_t)__builtin_amdgcn_mov_dpp((int)v, 0xb1, 0xf, 0xf, true); // quad_perm 1,0,3,2
+    if constexpr (Mask == 2) return (uint32_t)__builtin_amdgcn_mov_dpp((int)v, 0x4e, 0xf, 0xf, true); // quad_perm 2,3,0,1
+    if constexpr (Mask == 8) return (uint32_t)__builtin_amdgcn_mov_dpp((int)v, 0x128, 0xf, 0xf, true); // row_ror:8
+    return (uint32_t)__builtin_amdgcn_ds_swizzle((int)v, Mask << 10 | 0x1f);
+#elif RF_AMD
+    if constexpr (Mask < 16) return (uint32_t)__builtin_amdgcn_mov_dpp((int)v, 0x160 | Mask, 0xf, 0xf, true); // row_xmask
+    return __builtin_amdgcn_permlanex16(v, v, 0x76543210u, 0xfedcba98u, false, false);
+#else
+    return __shfl_xor_sync(0xffffffffu, v, Mask, 32);
+#endif
+}
+template <int Mask>
+RF_INLINE float shuffle_xor_by(float v) {
+    return bit_cast<float>(shuffle_xor_by<Mask>(bit_cast<uint32_t>(v)));
+}
+template <int Mask>
+RF_INLINE int shuffle_xor_by(int v) {
+    return (int)shuffle_xor_by<Mask>((uint32_t)v);
+}
+
 // Sum, maximum over neighbours: groups of `Width` lanes (a power of two up to 32); every lane gets the result.
 template <int Width = 32, typename T>
 RF_INLINE T group_sum(T v) {
-    RF_UNROLL for (int mask = Width / 2; mask > 0; mask /= 2) v += shuffle_xor(v, (uint32_t)mask);
+    if constexpr (Width > 1) v = group_sum<Width / 2>(v + shuffle_xor_by<Width / 2>(v));
     return v;
 }
 template <int Width = 32>
 RF_INLINE float group_max(float v) {
-    RF_UNROLL for (int mask = Width / 2; mask > 0; mask /= 2) v = __builtin_fmaxf(v, shuffle_xor(v, (uint32_t)mask));
+    if constexpr (Width > 1) v = group_max<Width / 2>(__builtin_fmaxf(v, shuffle_xor_by<Width / 2>(v)));
     return v;
 }
 
@@ -345,6 +389,15 @@ RF_INLINE uint32_t arrive(uint32_t *counter) {
     uint32_t before = atomicAdd(counter, 1u);
     __threadfence();
     return before;
+#endif
+}
+
+// Before the barrier behind which one thread arrives: what every thread wrote is on its way to the other blocks.
+RF_INLINE void release_to_others() {
+#if RF_AMD
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");
+#else
+    __threadfence();
 #endif
 }
 

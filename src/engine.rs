@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 
-use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, features::Isa, pool::Pool};
+use crate::backend::hip::device::{Device, DeviceInfo};
+use crate::backend::hip::{self, Found};
 use crate::chat::{ChatTemplate, RenderOptions};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Source};
 use crate::load::ModelFile;
-use crate::model::Network;
+use crate::model::{Config, Network};
+use crate::placement::{self, Estimate, GpuChoice, Places};
 use crate::tokenizer::{self, Tokenizer};
 
 /// Threads that an engine takes at most when it is not told how many.
@@ -43,14 +45,25 @@ pub struct EngineOptions {
     pub threads: usize,
     /// The best instruction set to use; `None`: what the processor has.
     pub isa: Option<Isa>,
+    /// Which GPUs to use; `None`: what the environment variable [`GPU_DEVICE`] says, else [`GpuChoice::Auto`].
+    pub gpus: Option<GpuChoice>,
+    /// Bytes that may be taken on each GPU; 0: all that is free.
+    pub gpu_memory: u64,
     /// Where log messages go; `None`: nowhere.
     pub log: Option<Log>,
 }
 
-/// Threads and processor, shared by all models that it loads.
+/// The environment variable that chooses GPUs where the host does not: "auto", "none", or numbers such as "0,1".
+pub const GPU_DEVICE: &str = "ROCMFORGE_GPU_DEVICE";
+
+/// Threads and processors, shared by all models that it loads.
 pub struct Engine {
     pool: Arc<Pool>,
     isa: Isa,
+    gpus: GpuChoice,
+    gpu_memory: u64,
+    found: OnceCell<Vec<Found>>,
+    opened: OnceCell<Vec<Arc<Device>>>,
     log: Option<Log>,
 }
 
@@ -66,6 +79,8 @@ pub struct ModelOptions<'a> {
     pub tokenizer_json: Option<&'a [u8]>,
     /// Take this Jinja source and not the file's chat template.
     pub chat_template: Option<&'a str>,
+    /// The last layers that go to GPUs: `None` as many as fit, `Some(0)` none.
+    pub gpu_layers: Option<usize>,
     /// Called with the fraction that is loaded, on the calling thread; false cancels the load.
     pub progress: Option<&'a mut dyn FnMut(f32) -> bool>,
 }
@@ -84,7 +99,19 @@ impl Engine {
             n => n,
         };
         let isa = options.isa.map_or(Isa::detect(), |cap| cap.min(Isa::detect()));
-        let engine = Engine { pool: Arc::new(Pool::new(threads)?), isa, log: options.log };
+        let gpus = match options.gpus {
+            Some(choice) => choice,
+            None => GpuChoice::parse(&std::env::var(GPU_DEVICE).unwrap_or_default())?,
+        };
+        let engine = Engine {
+            pool: Arc::new(Pool::new(threads)?),
+            isa,
+            gpus,
+            gpu_memory: options.gpu_memory,
+            found: OnceCell::new(),
+            opened: OnceCell::new(),
+            log: options.log,
+        };
         engine.log(LogLevel::Info, || format!("CPU engine: {threads} threads, {}", isa.name()));
         Ok(engine)
     }
@@ -99,11 +126,51 @@ impl Engine {
         self.isa
     }
 
+    /// The GPUs of this machine, usable or not, each with the reason. Drivers are opened when this is first asked.
+    pub fn devices(&self) -> impl Iterator<Item = &DeviceInfo> {
+        self.found().iter().map(|found| &found.info)
+    }
+
+    fn found(&self) -> &[Found] {
+        self.found.get_or_init(|| if self.gpus == GpuChoice::None { Vec::new() } else { hip::devices() })
+    }
+
+    /// The GPUs that this engine uses.
+    fn opened(&self) -> Result<&[Arc<Device>]> {
+        let open = || {
+            let mut devices = Vec::new();
+            for found in self.gpus.select(self.found())? {
+                match found.open() {
+                    Ok(device) => {
+                        if self.gpu_memory > 0 {
+                            device.set_budget(self.gpu_memory);
+                        }
+                        devices.push(device);
+                    }
+                    Err(error) if self.gpus == GpuChoice::Auto => {
+                        self.log(LogLevel::Warning, || format!("a GPU is not used: {error}"));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(devices)
+        };
+        self.opened.get_or_try_init(open).map(Vec::as_slice)
+    }
+
     /// Sends a message to the log, if there is one.
     pub fn log(&self, level: LogLevel, message: impl FnOnce() -> String) {
         if let Some(log) = &self.log {
             log(level, &message());
         }
+    }
+
+    /// What the model at `path` would take if it were loaded now.
+    pub fn estimate(&self, path: &Path, gpu_layers: Option<usize>) -> Result<Estimate> {
+        let file = ModelFile::open(path, false)?;
+        let config = Config::from_metadata(&file.metadata)?;
+        let devices = if gpu_layers == Some(0) { &[][..] } else { self.opened()? };
+        placement::estimate(&file, &config, devices, gpu_layers)
     }
 
     /// Loads the model at `path`, all its parts if it is split.
@@ -124,9 +191,14 @@ impl Engine {
             return Err(Error::Cancelled);
         }
         let packed = !file.is_mapped();
-        let backend: Arc<dyn Backend> = Arc::new(CpuBackend::new(self.pool.clone(), self.isa, packed));
-        // The configuration is checked before the vocabulary is read: the commoner refusal, and the cheaper one.
-        let network = Network::load(&file, backend, progress)?;
+        let cpu = Arc::new(CpuBackend::new(self.pool.clone(), self.isa, packed));
+        // The configuration is checked before anything else is read: the commoner refusal, and the cheaper one.
+        let config = Config::from_metadata(&file.metadata)?;
+        let devices = if options.gpu_layers == Some(0) { &[][..] } else { self.opened()? };
+        let places = Places { devices, cpu, pool: &self.pool };
+        let placed = placement::place(&file, &config, &places, options.gpu_layers)?;
+        self.log(LogLevel::Info, || placed.description.clone());
+        let network = Network::load(&file, placed.backend, progress)?;
         let tokenizer = match options.tokenizer_json {
             Some(json) => Tokenizer::from_json("tokenizer.json", json)?,
             None => {
@@ -153,6 +225,7 @@ impl Engine {
         metadata.drop_arrays("tokenizer.ggml.");
         let model = Model {
             path: PathBuf::from(metadata.file()),
+            gpu_layers: placed.gpu_layers,
             tensor_bytes: file.tensor_bytes(),
             parameters: file.tensors.iter().map(|t| t.dimensions.iter().product::<usize>() as u64).sum(),
             engine: self.clone(),
@@ -182,6 +255,8 @@ pub struct Model {
     pub path: PathBuf,
     /// The file's key-value pairs, without the arrays of the vocabulary.
     pub metadata: Metadata,
+    /// Layers that are on GPUs.
+    pub gpu_layers: usize,
     /// Bytes of all tensors in the file.
     pub tensor_bytes: u64,
     /// Elements of all tensors.

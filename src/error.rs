@@ -41,6 +41,30 @@ pub enum Error {
         /// What they were for.
         what: String,
     },
+    /// A device's memory cannot hold what was asked of it.
+    #[error("{device} has too little memory for {what}: {needed} bytes are needed, {free} are free")]
+    DeviceMemory {
+        /// The device's name.
+        device: String,
+        /// What the memory was for.
+        what: String,
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that are free, within the budget.
+        free: u64,
+    },
+    /// A device's driver refused a call.
+    #[error("{device}: {call} failed: {reason}")]
+    Device {
+        /// The device's name.
+        device: String,
+        /// The driver's function.
+        call: &'static str,
+        /// What the driver says.
+        reason: String,
+        /// The device cannot be used any more by this process.
+        lost: bool,
+    },
     /// The session's context cannot hold the tokens; nothing was consumed.
     #[error("the context is full: {used} of {capacity} tokens are used and {asked} more were given")]
     ContextFull {

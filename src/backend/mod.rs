@@ -16,9 +16,22 @@ use crate::load::TensorData;
 use crate::quant::TensorType;
 
 pub mod cpu;
+pub mod hip;
+pub mod split;
 
 /// Tokens of one page of the key-value cache.
 pub const PAGE_TOKENS: usize = 32;
+
+/// Which part of a network a weight belongs to: a backend of several devices places it by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The token embedding.
+    Embedding,
+    /// A layer.
+    Layer(usize),
+    /// The last norm and the head.
+    Output,
+}
 
 /// A weight matrix in a backend's own layout.
 pub struct Matrix {
@@ -244,13 +257,26 @@ pub struct Logits<'a> {
 
 /// Places weights and runs the verbs.
 ///
-/// The verbs do not fail on the CPU; on a device they may (it can be lost), which is why all return a `Result`.
+/// The verbs do not fail on the CPU; on a device they may (it can be lost), which is why all return a `Result`. A device
+/// may put verbs off until their result is asked for: a failure can then surface in a later verb of the same step.
 pub trait Backend: Send + Sync {
     /// Places a matrix of `rows` rows of `columns` elements.
-    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, data: TensorData) -> Result<Matrix>;
+    fn matrix(
+        &self,
+        part: Part,
+        tensor_type: TensorType,
+        rows: usize,
+        columns: usize,
+        data: TensorData,
+    ) -> Result<Matrix>;
 
     /// Places a vector.
-    fn vector(&self, values: &[f32]) -> Result<Vector>;
+    fn vector(&self, part: Part, values: &[f32]) -> Result<Vector>;
+
+    /// Whether the head needs a matrix of its own even where it is the embedding: the two are in different places.
+    fn separate_output(&self) -> bool {
+        false
+    }
 
     /// Makes room for steps of a shape.
     fn workspace(&self, shape: &WorkShape) -> Result<Workspace>;
@@ -282,6 +308,13 @@ pub trait Backend: Send + Sync {
 
     /// Logits of some rows: `[rows][n_vocab]`, borrowed from the workspace until its next use.
     fn logits<'w>(&self, work: &'w mut Workspace, args: &Logits) -> Result<&'w [f32]>;
+
+    /// Copies the residual stream of all rows of the step, `[rows][n_embd]`: what another backend goes on with, and what
+    /// tests compare.
+    fn residual(&self, work: &mut Workspace, out: &mut [f32]) -> Result<()>;
+
+    /// Replaces the residual stream of all rows of the step, after [`Backend::begin`].
+    fn set_residual(&self, work: &mut Workspace, values: &[f32]) -> Result<()>;
 }
 
 /// The error for a handle that another backend made.

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use super::guard::{Tagged, check_flags, fence, options, out, total};
+use once_cell::sync::OnceCell;
+
+use super::device::DeviceTexts;
+use super::guard::{Tagged, check_flags, fence, optional_text, options, out, total};
 use super::*;
 use crate::backend::cpu::features::Isa;
 use crate::engine::{Engine, EngineOptions, Log};
 use crate::error::Error;
+use crate::placement::GpuChoice;
 
 /// Threads and processor, shared by the models that it loads.
-pub struct rf_engine(pub(super) Arc<Engine>);
+pub struct rf_engine(pub(super) Arc<Engine>, pub(super) OnceCell<Vec<DeviceTexts>>);
 
 /// `rf_engine_options.isa`: the best that the processor has.
 pub const RF_ISA_AUTO: u32 = 0;
@@ -50,6 +54,13 @@ pub struct rf_engine_options {
     pub on_log: rf_log_callback,
     /// Given to `on_log`.
     pub log_user_data: *mut c_void,
+    /// Which GPUs may be used: "auto" (all that are usable), "none", or their numbers, such as "0" or "0,1" (integrated
+    /// ones too). NULL: what the environment variable ROCMFORGE_GPU_DEVICE says, else "auto".
+    pub gpus: *const c_char,
+    /// Length of `gpus` in bytes. 0: it ends at its NUL.
+    pub gpus_len: usize,
+    /// Bytes that may be taken on each GPU. 0: what is free.
+    pub gpu_memory: u64,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -108,9 +119,17 @@ pub unsafe extern "C" fn rf_engine_create(
             });
             log
         });
-        let made = Engine::new(EngineOptions { threads: opts.threads as usize, isa, log })?;
+        // SAFETY: a text as the header demands.
+        let gpus = unsafe { optional_text(opts.gpus, opts.gpus_len, "gpus") }?.map(GpuChoice::parse).transpose()?;
+        let made = Engine::new(EngineOptions {
+            threads: opts.threads as usize,
+            isa,
+            gpus,
+            gpu_memory: opts.gpu_memory,
+            log,
+        })?;
         // SAFETY: checked above.
-        unsafe { engine.write(Box::into_raw(Box::new(rf_engine(Arc::new(made))))) };
+        unsafe { engine.write(Box::into_raw(Box::new(rf_engine(Arc::new(made), OnceCell::new())))) };
         Ok(RF_OK)
     })
 }

@@ -14,6 +14,8 @@ mod version;
 
 mod engine;
 
+mod device;
+
 mod model;
 
 mod tokenize;
@@ -30,6 +32,7 @@ mod guard;
 
 pub use cancel::*;
 pub use chat::*;
+pub use device::*;
 pub use engine::*;
 pub use error::*;
 pub use model::*;
@@ -72,6 +75,11 @@ pub const RF_E_BUSY: rf_status = -7;
 pub const RF_E_TEMPLATE: rf_status = -8;
 /// The caller's buffer is too small; the size that is needed was written.
 pub const RF_E_BUFFER: rf_status = -9;
+/// A GPU's driver refused a call; the message says which and why.
+pub const RF_E_DEVICE: rf_status = -10;
+/// A GPU was lost (a fault, a reset, a removal): its models and sessions are of no use any more, the process and other
+/// devices go on.
+pub const RF_E_DEVICE_LOST: rf_status = -11;
 /// A defect of the library. A session that met one refuses further work: free it.
 pub const RF_E_INTERNAL: rf_status = -100;
 

@@ -49,6 +49,10 @@ pub struct rf_model_options {
     pub chat_template: *const c_char,
     /// Length of `chat_template` in bytes. 0: it ends at its NUL.
     pub chat_template_len: usize,
+    /// Layers to put on GPUs, from the last one; the others stay on the CPU. 0: as many as fit; negative: none.
+    pub gpu_layers: i32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -104,6 +108,10 @@ pub struct rf_model_info {
     pub tensor_bytes: u64,
     /// Bytes of the key-value cache of one token.
     pub kv_bytes_per_token: u64,
+    /// Layers that are on GPUs.
+    pub gpu_layers: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -159,6 +167,7 @@ unsafe fn load(
             tokenizer_json: optional_text(opts.tokenizer_json, opts.tokenizer_json_len, "tokenizer_json")?
                 .map(str::as_bytes),
             chat_template: optional_text(opts.chat_template, opts.chat_template_len, "chat_template")?,
+            gpu_layers: device::gpu_layers_of(opts.gpu_layers),
             progress: Some(&mut progress),
         })?
     };
@@ -172,7 +181,8 @@ unsafe fn load(
 ///
 /// Ownership: `*model` is the caller's, to be freed by `rf_model_free`; `path` and `opts` (may be NULL) are not kept.
 /// Threads: any; the engine may load several models at once. `on_progress` runs on the calling thread.
-/// Errors: `RF_E_IO`, `RF_E_FORMAT`, `RF_E_UNSUPPORTED`, `RF_E_OUT_OF_MEMORY`, `RF_E_ARGUMENT`; `RF_CANCELLED` if
+/// Errors: `RF_E_IO`, `RF_E_FORMAT`, `RF_E_UNSUPPORTED`, `RF_E_OUT_OF_MEMORY` (of a GPU too; the message says how much
+///     is needed and free), `RF_E_DEVICE`, `RF_E_DEVICE_LOST`, `RF_E_ARGUMENT`; `RF_CANCELLED` if
 ///     `on_progress` asked for it. The message names the file, and the key or tensor.
 /// Since: 0.1
 #[unsafe(no_mangle)]
@@ -303,6 +313,8 @@ pub unsafe extern "C" fn rf_model_get_info(
             n_parameters: model.parameters,
             tensor_bytes: model.tensor_bytes,
             kv_bytes_per_token: (page / crate::backend::PAGE_TOKENS) as u64,
+            gpu_layers: model.gpu_layers as u32,
+            reserved: 0,
         };
         write_tagged(info, value)?;
         Ok(RF_OK)

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::Config;
-use crate::backend::{Backend, Linear, Matrix, Vector};
+use crate::backend::{Backend, Linear, Matrix, Part, Vector};
 use crate::error::{Error, Result};
 use crate::load::{ModelFile, TensorData};
 use crate::tensor::{Tensor, shape_text};
@@ -47,7 +47,7 @@ pub struct Weights {
     pub blk: Vec<Block>,
     /// Before the head.
     pub output_norm: Vector,
-    /// Vocabulary × `n_embd`; `None`: the head is `token_embd`.
+    /// Vocabulary × `n_embd`; `None`: the head is `token_embd`, in the same place.
     pub output: Option<Matrix>,
     /// Divisors of the rotary frequencies (Llama 3).
     pub rope_freqs: Option<Vec<f32>>,
@@ -71,7 +71,7 @@ impl Weights {
         let n_embd = config.embedding_length;
         let half = config.rope.dimension_count / 2;
         let weights = Weights {
-            output_norm: loader.vector("output_norm.weight", n_embd)?,
+            output_norm: loader.vector(Part::Output, "output_norm.weight", n_embd)?,
             output: loader.take_output(),
             rope_freqs: loader.optional_values("rope_freqs.weight", half)?,
             rope_factors_long: loader.optional_values("rope_factors_long.weight", half)?,
@@ -126,9 +126,11 @@ impl<'a> Loader<'a> {
         if rows > u32::MAX as usize {
             return Err(self.malformed(format!("tensor 'token_embd.weight' has {rows} rows")));
         }
-        let token_embd = self.matrix("token_embd.weight", rows, n_embd)?;
+        let token_embd = self.matrix(Part::Embedding, "token_embd.weight", rows, n_embd)?;
         if self.file.tensors.get("output.weight").is_some() {
-            self.output = Some(self.matrix("output.weight", rows, n_embd)?);
+            self.output = Some(self.matrix(Part::Output, "output.weight", rows, n_embd)?);
+        } else if self.backend.separate_output() {
+            self.output = Some(self.matrix(Part::Output, "token_embd.weight", rows, n_embd)?);
         }
         Ok(token_embd)
     }
@@ -139,37 +141,40 @@ impl<'a> Loader<'a> {
 
     fn block(&mut self, i: usize) -> Result<Block> {
         let c = self.config;
-        let name = |part: &str| format!("blk.{i}.{part}");
+        let part = Part::Layer(i);
+        let name = |tensor: &str| format!("blk.{i}.{tensor}");
         let (n_embd, n_ff) = (c.embedding_length, c.feed_forward_length);
         let (n_q, n_kv) = (c.head_count * c.head_dim, c.head_count_kv * c.head_dim);
 
         let [attn_q, attn_k, attn_v] = match self.file.tensors.get(&name("attn_qkv.weight")) {
-            Some(_) => self.fused(&name("attn_qkv"), [n_q, n_kv, n_kv], n_embd)?,
+            Some(_) => self.fused(part, &name("attn_qkv"), [n_q, n_kv, n_kv], n_embd)?,
             None => [
-                self.linear(&name("attn_q"), n_q, n_embd)?,
-                self.linear(&name("attn_k"), n_kv, n_embd)?,
-                self.linear(&name("attn_v"), n_kv, n_embd)?,
+                self.linear(part, &name("attn_q"), n_q, n_embd)?,
+                self.linear(part, &name("attn_k"), n_kv, n_embd)?,
+                self.linear(part, &name("attn_v"), n_kv, n_embd)?,
             ],
         };
         let [ffn_gate, ffn_up] = match self.file.tensors.get(&name("ffn_gate.weight")) {
-            Some(_) => [self.linear(&name("ffn_gate"), n_ff, n_embd)?, self.linear(&name("ffn_up"), n_ff, n_embd)?],
+            Some(_) => {
+                [self.linear(part, &name("ffn_gate"), n_ff, n_embd)?, self.linear(part, &name("ffn_up"), n_ff, n_embd)?]
+            }
             // Without a gate of its own, `ffn_up` holds the gate's rows and then its own.
-            None => self.fused(&name("ffn_up"), [n_ff, n_ff], n_embd)?,
+            None => self.fused(part, &name("ffn_up"), [n_ff, n_ff], n_embd)?,
         };
         Ok(Block {
-            attn_norm: self.vector(&name("attn_norm.weight"), n_embd)?,
+            attn_norm: self.vector(part, &name("attn_norm.weight"), n_embd)?,
             attn_q,
             attn_k,
             attn_v,
-            attn_q_norm: self.optional_vector(&name("attn_q_norm.weight"), c.head_dim)?,
-            attn_k_norm: self.optional_vector(&name("attn_k_norm.weight"), c.head_dim)?,
-            attn_output: self.linear(&name("attn_output"), n_embd, n_q)?,
-            post_attention_norm: self.optional_vector(&name("post_attention_norm.weight"), n_embd)?,
-            ffn_norm: self.vector(&name("ffn_norm.weight"), n_embd)?,
+            attn_q_norm: self.optional_vector(part, &name("attn_q_norm.weight"), c.head_dim)?,
+            attn_k_norm: self.optional_vector(part, &name("attn_k_norm.weight"), c.head_dim)?,
+            attn_output: self.linear(part, &name("attn_output"), n_embd, n_q)?,
+            post_attention_norm: self.optional_vector(part, &name("post_attention_norm.weight"), n_embd)?,
+            ffn_norm: self.vector(part, &name("ffn_norm.weight"), n_embd)?,
             ffn_gate,
             ffn_up,
-            ffn_down: self.linear(&name("ffn_down"), n_embd, n_ff)?,
-            post_ffw_norm: self.optional_vector(&name("post_ffw_norm.weight"), n_embd)?,
+            ffn_down: self.linear(part, &name("ffn_down"), n_embd, n_ff)?,
+            post_ffw_norm: self.optional_vector(part, &name("post_ffw_norm.weight"), n_embd)?,
         })
     }
 
@@ -222,20 +227,26 @@ impl<'a> Loader<'a> {
         Ok((tensor, data))
     }
 
-    fn matrix(&mut self, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
+    fn matrix(&mut self, part: Part, name: &str, rows: usize, columns: usize) -> Result<Matrix> {
         let (tensor, data) = self.fetch(name, &[columns, rows])?;
-        self.backend.matrix(tensor.tensor_type, rows, columns, data)
+        self.backend.matrix(part, tensor.tensor_type, rows, columns, data)
     }
 
     /// `<name>.weight` and, where the file has it, `<name>.bias`.
-    fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<Linear> {
-        let weight = self.matrix(&format!("{name}.weight"), rows, columns)?;
-        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+    fn linear(&mut self, part: Part, name: &str, rows: usize, columns: usize) -> Result<Linear> {
+        let weight = self.matrix(part, &format!("{name}.weight"), rows, columns)?;
+        let bias = self.optional_vector(part, &format!("{name}.bias"), rows)?;
         Ok(Linear { weight, bias })
     }
 
     /// Projections that the file keeps as one matrix, the rows of one after those of the other.
-    fn fused<const N: usize>(&mut self, name: &str, rows: [usize; N], columns: usize) -> Result<[Linear; N]> {
+    fn fused<const N: usize>(
+        &mut self,
+        part: Part,
+        name: &str,
+        rows: [usize; N],
+        columns: usize,
+    ) -> Result<[Linear; N]> {
         let total = rows.iter().sum();
         let (tensor, data) = self.fetch(&format!("{name}.weight"), &[columns, total])?;
         let bias = self.optional_values(&format!("{name}.bias"), total)?;
@@ -243,12 +254,12 @@ impl<'a> Loader<'a> {
         let mut first = 0;
         let mut linears = Vec::with_capacity(N);
         for n in rows {
-            let part = data
+            let piece = data
                 .slice(first * row_bytes, n * row_bytes)
                 .ok_or_else(|| Error::Internal(format!("rows of '{name}' outside of it")))?;
-            let weight = self.backend.matrix(tensor.tensor_type, n, columns, part)?;
+            let weight = self.backend.matrix(part, tensor.tensor_type, n, columns, piece)?;
             let bias = match &bias {
-                Some(values) => Some(self.backend.vector(values.get(first..first + n).unwrap_or_default())?),
+                Some(values) => Some(self.backend.vector(part, values.get(first..first + n).unwrap_or_default())?),
                 None => None,
             };
             linears.push(Linear { weight, bias });
@@ -277,14 +288,14 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vector> {
+    fn vector(&mut self, part: Part, name: &str, len: usize) -> Result<Vector> {
         let values = self.values(name, len)?;
-        self.backend.vector(&values)
+        self.backend.vector(part, &values)
     }
 
-    fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vector>> {
+    fn optional_vector(&mut self, part: Part, name: &str, len: usize) -> Result<Option<Vector>> {
         match self.file.tensors.get(name) {
-            Some(_) => self.vector(name, len).map(Some),
+            Some(_) => self.vector(part, name, len).map(Some),
             None => Ok(None),
         }
     }

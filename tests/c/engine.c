@@ -72,6 +72,40 @@ static void test_sizes(void) {
     CHECK_CALL(RF_E_ARGUMENT, rf_engine_create(&options, &engine, &err));
 }
 
+static void test_devices(const fixture *f) {
+    rf_error *err = NULL;
+    rf_engine *engine = NULL;
+    rf_engine_options options = RF_ENGINE_OPTIONS_INIT;
+    options.gpus = "none";
+    CHECK_OK(rf_engine_create(&options, &engine, &err));
+    CHECK(rf_engine_device_count(engine) == 0);
+    rf_device_info info = RF_DEVICE_INFO_INIT;
+    CHECK_FAILS(RF_E_ARGUMENT, rf_engine_device_info(engine, 0, &info, &err));
+    CHECK_CONTAINS(rf_error_message(err), "there is no GPU 0");
+    rf_error_free(err);
+    rf_memory_estimate estimate = RF_MEMORY_ESTIMATE_INIT;
+    CHECK_OK(rf_engine_estimate(engine, f->path, RF_STRLEN, 0, &estimate, &err));
+    CHECK(estimate.gpu_layers == 0 && estimate.device_bytes == 0);
+    CHECK(estimate.host_bytes > 0 && estimate.kv_bytes_per_token > 0);
+    CHECK_CALL(RF_E_IO, rf_engine_estimate(engine, "no-such-file.gguf", RF_STRLEN, 0, &estimate, &err));
+    rf_engine_free(engine);
+
+    options.gpus = "the first";
+    CHECK_FAILS(RF_E_ARGUMENT, rf_engine_create(&options, &engine, &err));
+    CHECK_CONTAINS(rf_error_message(err), "the first");
+    rf_error_free(err);
+
+    // Every GPU that is listed says what it is, and either that it can be used or why not.
+    options.gpus = NULL;
+    CHECK_OK(rf_engine_create(&options, &engine, &err));
+    for (uint32_t i = 0; i < rf_engine_device_count(engine); i++) {
+        CHECK_OK(rf_engine_device_info(engine, i, &info, &err));
+        CHECK(info.name != NULL && info.architecture != NULL && info.reason != NULL);
+        CHECK((info.usable == 1) == (info.reason[0] == 0));
+    }
+    rf_engine_free(engine);
+}
+
 void test_engine(const fixture *f) {
     rf_error *err = NULL;
     rf_engine *engine = NULL;
@@ -97,6 +131,7 @@ void test_engine(const fixture *f) {
     CHECK_CALL(RF_E_UNSUPPORTED, rf_engine_create(&options, &engine, &err));
     CHECK(engine == NULL);
     test_isa();
+    test_devices(f);
     test_sizes();
     test_log(f);
 }

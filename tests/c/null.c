@@ -13,6 +13,7 @@ static void test_free(void) {
     rf_cancel_token_reset(NULL);
     CHECK(rf_engine_threads(NULL) == 0);
     CHECK(rf_engine_isa(NULL) == 0);
+    CHECK(rf_engine_device_count(NULL) == 0);
     CHECK(rf_model_metadata_count(NULL) == 0);
     CHECK(rf_model_is_end_token(NULL, EOS) == 0);
 }
@@ -22,6 +23,13 @@ static void test_makers(const fixture *f) {
     rf_model *model = STALE;
     rf_session *session = STALE;
     rf_reader reader = RF_READER_INIT;
+    rf_device_info device = RF_DEVICE_INFO_INIT;
+    rf_memory_estimate estimate = RF_MEMORY_ESTIMATE_INIT;
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_device_info(NULL, 0, &device, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_device_info(f->engine, 0, NULL, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_estimate(NULL, f->path, RF_STRLEN, 0, &estimate, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_estimate(f->engine, NULL, RF_STRLEN, 0, &estimate, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_engine_estimate(f->engine, f->path, RF_STRLEN, 0, NULL, &err));
     CHECK_CALL(RF_E_ARGUMENT, rf_engine_create(NULL, NULL, &err));
     CHECK_CALL(RF_E_ARGUMENT, rf_sampler_create(NULL, NULL, &err));
     CHECK_CALL(RF_E_ARGUMENT, rf_cancel_token_create(NULL, &err));

@@ -42,11 +42,7 @@ impl Matrix {
     ) -> Result<Matrix> {
         let row_bytes = tensor_type.row_bytes(columns);
         if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(data.len()) {
-            return Err(Error::Internal(format!(
-                "{} bytes for {rows} × {columns} {}",
-                data.len(),
-                tensor_type.name()
-            )));
+            return Err(Error::Internal(format!("{} bytes for {rows} × {columns} {}", data.len(), tensor_type.name())));
         }
         let storage = match Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some()) {
             Some(layout) => Storage::Packed(pack(layout, rows, columns, data, pool)?),

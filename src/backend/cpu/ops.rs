@@ -179,12 +179,19 @@ impl CpuBackend {
 }
 
 impl Backend for CpuBackend {
-    fn matrix(&self, tensor_type: TensorType, rows: usize, columns: usize, data: TensorData) -> Result<Matrix> {
+    fn matrix(
+        &self,
+        _: Part,
+        tensor_type: TensorType,
+        rows: usize,
+        columns: usize,
+        data: TensorData,
+    ) -> Result<Matrix> {
         let placed = CpuMatrix::place(tensor_type, rows, columns, &data, self.packed, self.isa, &self.pool)?;
         Ok(Matrix { rows, columns, tensor_type, bytes: placed.bytes(), placed: Box::new(placed) })
     }
 
-    fn vector(&self, values: &[f32]) -> Result<Vector> {
+    fn vector(&self, _: Part, values: &[f32]) -> Result<Vector> {
         Ok(Vector { len: values.len(), placed: Box::new(values.to_vec()) })
     }
 
@@ -424,5 +431,21 @@ impl Backend for CpuBackend {
             vector::softcap(self.isa, &mut work.logits[..rows * n_vocab], cap);
         }
         Ok(&work.logits[..rows * n_vocab])
+    }
+
+    fn residual(&self, work: &mut Workspace, out: &mut [f32]) -> Result<()> {
+        let work = work_of(work)?;
+        let stream = work.x.get(..work.n * work.shape.n_embd).filter(|x| x.len() == out.len());
+        out.copy_from_slice(stream.ok_or_else(|| Error::Internal(format!("a residual stream of {}", out.len())))?);
+        Ok(())
+    }
+
+    fn set_residual(&self, work: &mut Workspace, values: &[f32]) -> Result<()> {
+        let work = work_of(work)?;
+        let stream = work.x.get_mut(..work.n * work.shape.n_embd).filter(|x| x.len() == values.len());
+        stream
+            .ok_or_else(|| Error::Internal(format!("a residual stream of {}", values.len())))?
+            .copy_from_slice(values);
+        Ok(())
     }
 }

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use rocmforge::backend::cpu::features::Isa;
 use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions};
+use rocmforge::placement::GpuChoice;
 use rocmforge::{Error, Result};
 
 /// Runs GGUF language models.
@@ -65,6 +66,15 @@ struct ModelArgs {
     /// Split text as this pre-tokenizer, whatever the file says
     #[arg(long)]
     pre: Option<String>,
+    /// GPUs to use: auto, none, or numbers such as 0,1 (default: $ROCMFORGE_GPU_DEVICE, else auto)
+    #[arg(long)]
+    gpu: Option<String>,
+    /// Layers to put on GPUs, from the last one (default: as many as fit)
+    #[arg(long)]
+    gpu_layers: Option<usize>,
+    /// MiB that may be taken on each GPU; 0: what is free
+    #[arg(long, default_value_t = 0)]
+    gpu_memory: u64,
     /// Print the library's log
     #[arg(short, long)]
     verbose: bool,
@@ -81,7 +91,9 @@ impl ModelArgs {
             true => Some(Box::new(|level, message| eprintln!("{level:?}: {message}"))),
             false => None,
         };
-        Ok(Arc::new(Engine::new(EngineOptions { threads: self.threads, isa, log })?))
+        let gpus = self.gpu.as_deref().map(GpuChoice::parse).transpose()?;
+        let gpu_memory = self.gpu_memory << 20;
+        Ok(Arc::new(Engine::new(EngineOptions { threads: self.threads, isa, gpus, gpu_memory, log })?))
     }
 
     /// Loads the model, with a progress bar where someone is looking.
@@ -95,6 +107,7 @@ impl ModelArgs {
         let options = ModelOptions {
             mapped: self.mmap,
             pre: self.pre.as_deref(),
+            gpu_layers: self.gpu_layers,
             progress: Some(&mut progress),
             ..Default::default()
         };

@@ -1,0 +1,110 @@
+// The key-value cache and what happens to a head on its way there: norm and rotation.
+//
+// A page holds 32 tokens: [layer][k | v][n_head_kv][32][head_dim] elements of half or single precision. Its address is
+// read from memory, hence RF_GLOBAL. Head sizes are multiples of 8, so that 8 elements are one or two aligned vectors.
+#pragma once
+#include "args.h"
+
+#define RF_KEYS 0u
+#define RF_VALUES 1u
+
+#define RF_LOG2E 1.44269504088896341f
+// Less than any score; finite, so that a masked score, which is twice that, differs from it by a number.
+#define RF_NO_SCORE (-1e30f)
+
+// Eight neighbouring elements as they lie in the cache, and as numbers.
+struct HalfCache {
+    typedef uint16_t Element;
+    struct Eight {
+        u32x4 bits;
+    };
+    RF_INLINE Eight load(const RF_GLOBAL Element *p) { return {load_global(p)}; }
+    RF_INLINE Eight load_shared(const Element *p) { return {*(const u32x4 *)p}; }
+    RF_INLINE void pair(uint32_t bits, float *out) {
+        out[0] = half_to_float((uint16_t)bits);
+        out[1] = half_to_float((uint16_t)(bits >> 16));
+    }
+    RF_INLINE void numbers(const Eight &eight, float *out) {
+        pair(eight.bits.x, out);
+        pair(eight.bits.y, out + 2);
+        pair(eight.bits.z, out + 4);
+        pair(eight.bits.w, out + 6);
+    }
+    RF_INLINE Element element(float v) { return float_to_half_clamped(v); }
+};
+
+struct FloatCache {
+    typedef float Element;
+    struct Eight {
+        u32x4 low, high;
+    };
+    RF_INLINE Eight load(const RF_GLOBAL Element *p) { return {load_global(p), load_global(p + 4)}; }
+    RF_INLINE Eight load_shared(const Element *p) { return {*(const u32x4 *)p, *(const u32x4 *)(p + 4)}; }
+    RF_INLINE void numbers(const Eight &eight, float *out) {
+        f32x4 low = bit_cast<f32x4>(eight.low), high = bit_cast<f32x4>(eight.high);
+        out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
+        out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
+    }
+    RF_INLINE Element element(float v) { return v; }
+};
+
+// Elements before the 32 rows of a head in a page.
+RF_INLINE uint64_t head_offset(const HeadShape &shape, uint32_t kind, uint32_t kv_head) {
+    uint64_t heads = ((uint64_t)shape.layer * 2 + kind) * shape.n_head_kv + kv_head;
+    return heads * (RF_PAGE_TOKENS * shape.head_dim);
+}
+
+// One token's row of a head in the cache.
+template <typename Cache>
+RF_INLINE RF_GLOBAL typename Cache::Element *cache_row(const StepArg &step, const HeadShape &shape, uint32_t row,
+                                                       uint32_t position, uint32_t kind, uint32_t kv_head) {
+    uint64_t page = step.pages[step.first_page[row] + position / RF_PAGE_TOKENS];
+    return (RF_GLOBAL typename Cache::Element *)page + head_offset(shape, kind, kv_head) +
+           (position % RF_PAGE_TOKENS) * shape.head_dim;
+}
+
+// A head of up to `Class` elements in a group of 32 lanes. A lane holds every 32nd rotary pair; what does not rotate
+// forms pairs of neighbours, so that every element is in one pair, whatever the style.
+template <int Class>
+struct Head {
+    static constexpr int PAIRS = Class / 64;
+    float a[PAIRS], b[PAIRS];
+
+    struct Places {
+        uint32_t a, b;
+    };
+    static RF_METHOD Places places(uint32_t pair, uint32_t pairs, uint32_t style) {
+        if (style == RF_ROPE_NEOX && pair < pairs) return {pair, pair + pairs};
+        return {pair * 2, pair * 2 + 1};
+    }
+    template <typename Visit>
+    RF_METHOD void each(uint32_t head_dim, const RopeArg &rope, Visit visit) {
+        RF_UNROLL for (int i = 0; i < PAIRS; i++) {
+            uint32_t pair = lane32() + 32 * i;
+            if (pair < head_dim / 2) visit(i, pair, places(pair, rope.pairs, rope.style));
+        }
+    }
+    RF_METHOD void load(const float *x, uint32_t head_dim, const RopeArg &rope) {
+        RF_UNROLL for (int i = 0; i < PAIRS; i++) a[i] = b[i] = 0;
+        each(head_dim, rope, [&](int i, uint32_t, Places at) { a[i] = x[at.a], b[i] = x[at.b]; });
+    }
+    RF_METHOD void normalise(uint32_t head_dim, const RopeArg &rope, const NormArg &norm) {
+        if (!norm.gain) return;
+        float sum = 0;
+        RF_UNROLL for (int i = 0; i < PAIRS; i++) sum += a[i] * a[i] + b[i] * b[i];
+        float factor = inverse_sqrt(group_sum(sum) / (float)head_dim + norm.epsilon);
+        each(head_dim, rope, [&](int i, uint32_t, Places at) {
+            a[i] *= factor * norm.gain[at.a];
+            b[i] *= factor * norm.gain[at.b];
+        });
+    }
+    RF_METHOD void rotate(uint32_t head_dim, const RopeArg &rope, uint32_t row) {
+        const float *cosines = rope.rotation + (uint64_t)row * 2 * rope.pairs, *sines = cosines + rope.pairs;
+        each(head_dim, rope, [&](int i, uint32_t pair, Places) {
+            if (pair >= rope.pairs) return;
+            float cosine = cosines[pair], sine = sines[pair], first = a[i], second = b[i];
+            a[i] = first * cosine - second * sine;
+            b[i] = first * sine + second * cosine;
+        });
+    }
+};
