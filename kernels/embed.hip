@@ -1,6 +1,8 @@
 // Rows of the embedding as float32: embed_<f>, one block of RF_EMBED_THREADS threads a token.
 #include "formats.h"
 
+namespace matmul {
+
 #define RF_EMBED_THREADS 256
 
 template <typename F>
@@ -33,3 +35,5 @@ RF_INLINE void embed_stage(const EmbedArgs &a, uint32_t t) {
     }
 RF_INTEGER_FORMATS(RF_EMBED)
 RF_FLOAT_FORMATS(RF_EMBED)
+
+} // namespace matmul

@@ -9,6 +9,8 @@
 // gemv_batch_ for 2 ≤ n ≤ 8, exact_ for any n.
 #include "gemv.h"
 
+namespace matmul {
+
 // The numbers of a unit as float32.
 template <typename F>
 RF_INLINE void numbers(const typename F::Raw &raw, uint32_t u, float (&out)[F::UNIT]) {
@@ -172,3 +174,5 @@ RF_FLOAT_FORMATS(RF_EXACT)
         exact_stage<F, 2, 8>(a, block_x(), grid_x());                                                 \
     }
 RF_FLOAT_FORMATS(RF_GEMV_FLOAT)
+
+} // namespace matmul

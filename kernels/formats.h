@@ -35,6 +35,8 @@
 #include "args.h"
 #include "blocks.h"
 
+namespace matmul {
+
 // The planes of a matrix, from some row on.
 struct Planes {
     const uint8_t *p0, *p1, *p2, *p3;
@@ -485,3 +487,5 @@ struct BF16 : Layout<128, 0, 0, 0> {
     X(Q4_0, q4_0) X(Q4_1, q4_1) X(Q5_0, q5_0) X(Q5_1, q5_1) X(Q8_0, q8_0) X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) \
     X(Q5_K, q5_k) X(Q6_K, q6_k) X(IQ4_NL, iq4_nl) X(IQ4_XS, iq4_xs) X(MXFP4, mxfp4)
 #define RF_FLOAT_FORMATS(X) X(F32, f32) X(F16, f16) X(BF16, bf16)
+
+} // namespace matmul

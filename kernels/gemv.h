@@ -2,6 +2,8 @@
 #pragma once
 #include "matmul.h"
 
+namespace matmul {
+
 #define RF_GROUPS (RF_BLOCK_SIZE / 32)
 
 #if RF_AMD
@@ -213,3 +215,5 @@ struct Stream {
         }
     }
 };
+
+} // namespace matmul

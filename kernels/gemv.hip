@@ -14,6 +14,8 @@
 // 2 ≤ n ≤ 8 and a.acts. Where a row of floats is too wide for shared memory, exact_<float f> serves (exact.hip).
 #include "gemv.h"
 
+namespace matmul {
+
 // A unit of each row times the same 32 activations in shared memory.
 template <typename F, int R>
 struct Single {
@@ -131,3 +133,5 @@ RF_INLINE void gemv_batch_stage(const MatmulArgs &a, uint32_t block, uint32_t bl
         gemv_batch_stage<F>(a, block_x(), grid_x());                                        \
     }
 RF_INTEGER_FORMATS(RF_GEMV_BATCH)
+
+} // namespace matmul

@@ -2,6 +2,8 @@
 #pragma once
 #include "formats.h"
 
+namespace matmul {
+
 // Threads of a block of the gemv kernels: a multiple of 32, at most 1024. Every block quantises the activations for
 // itself, so few large blocks are better than many small ones.
 #ifndef RF_BLOCK_SIZE
@@ -111,3 +113,5 @@ RF_INLINE TilePlace place_of(const MatmulArgs &a, const TileSpan &span, uint32_t
     }
     return {part, tile * span.rows};
 }
+
+} // namespace matmul
