@@ -4,3 +4,6 @@
 #include "attention.hip"
 #include "attend_prefill.hip"
 #include "sample.hip"
+#include "embed.hip"
+#include "gemv.hip"
+#include "exact.hip"

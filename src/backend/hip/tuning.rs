@@ -89,10 +89,11 @@ impl Tuning {
         if args.n as usize > FEW_ROWS && !exact {
             return kernel.launch([rows.div_ceil(64), args.n.div_ceil(64), args.parts], 256, 0, args);
         }
-        let blocks = rows.div_ceil(groups).min(self.multiprocessors * 2048 / BLOCK_SIZE);
+        // As many blocks as run at once: each goes over its rows, and quantises the activations for itself.
+        let blocks = rows.div_ceil(groups).min(self.multiprocessors * 1024 / BLOCK_SIZE).max(1);
         let padded = (args.columns as usize).next_multiple_of(1024);
         let shared = match (args.n, exact, quantized) {
-            (1, false, true) => padded / ACT_BLOCK * 40,
+            (1, false, true) => padded / ACT_BLOCK * 40, // numbers, scales and sums
             (1, false, false) => padded * 4,
             _ => 0,
         };

@@ -1,0 +1,219 @@
+// What the gemv kernels are made of: the activations of a row in shared memory, and the ring of loads.
+#pragma once
+#include "matmul.h"
+
+namespace matmul {
+
+#define RF_GROUPS (RF_BLOCK_SIZE / 32)
+
+#if RF_AMD
+extern __shared__ __attribute__((aligned(16))) uint8_t matmul_shared[];
+#else
+extern __shared__ __align__(16) uint8_t matmul_shared[];
+#endif
+
+// ------------------------------------------------------------------------------------------ activations of one row
+
+// 1 / rms of a row, or 1 without a norm. Needs a block; `columns` is any number.
+RF_INLINE float norm_factor(const MatmulArgs &a) {
+    __shared__ float scratch[RF_GROUPS];
+    if (!a.norm.gain) return 1;
+    float sum = 0;
+    if (a.columns % 4 == 0) {
+        for (uint32_t i = thread_index() * 4; i < a.columns; i += RF_BLOCK_SIZE * 4) {
+            f32x4 x = *(const f32x4 *)(a.x + i);
+            sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+        }
+    } else {
+        for (uint32_t i = thread_index(); i < a.columns; i += RF_BLOCK_SIZE) sum += a.x[i] * a.x[i];
+    }
+    sum = block_sum<RF_BLOCK_SIZE>(sum, scratch);
+    return inverse_sqrt(sum / (float)a.columns + a.norm.epsilon);
+}
+
+// Shared memory of integer kernels: bytes 0–15 of all units, bytes 16–31 of all units, scales; so lanes that read
+// neighbouring units do not meet in a bank. Units are padded with zeros to a multiple of 32.
+struct SharedActs {
+    u32x4 *first, *second;
+    f32x2 *scales;
+
+    RF_INLINE SharedActs of(uint32_t columns) {
+        uint32_t units = (columns + 1023) / 1024 * 32;
+        u32x4 *q = (u32x4 *)matmul_shared;
+        return {q, q + units, (f32x2 *)(q + 2 * units)};
+    }
+    RF_METHOD Acts unit(uint32_t u) const {
+        Acts x;
+        put(first[u], second[u], x.q);
+        x.d = scales[u].x;
+        x.s = scales[u].y;
+        return x;
+    }
+};
+
+// 8 activations, normalised, from element `i`; zeros behind the end.
+RF_INLINE void read8(const MatmulArgs &a, uint32_t i, float factor, float (&v)[8]) {
+    RF_UNROLL for (int k = 0; k < 8; k++) v[k] = 0;
+    if (i >= a.columns) return;
+    RF_UNROLL for (int half = 0; half < 2; half++) {
+        f32x4 x = *(const f32x4 *)(a.x + i + 4 * half);
+        f32x4 gain = {1, 1, 1, 1};
+        if (a.norm.gain) gain = *(const f32x4 *)(a.norm.gain + i + 4 * half);
+        v[4 * half] = x.x * factor * gain.x, v[4 * half + 1] = x.y * factor * gain.y;
+        v[4 * half + 2] = x.z * factor * gain.z, v[4 * half + 3] = x.w * factor * gain.w;
+    }
+}
+
+// Normalises and quantises the row. Four lanes make a block of 32.
+RF_INLINE void quantize_row(const MatmulArgs &a, const SharedActs &to) {
+    float factor = norm_factor(a);
+    uint32_t padded = (a.columns + 1023) / 1024 * 1024;
+    for (uint32_t i = thread_index() * 8; i < padded; i += RF_BLOCK_SIZE * 8) {
+        float v[8], most = 0;
+        read8(a, i, factor, v);
+        RF_UNROLL for (int k = 0; k < 8; k++) most = __builtin_fmaxf(most, __builtin_fabsf(v[k]));
+        float d = group_max<4>(most) / 127.0f;
+        float inverse = d > 0 ? 1.0f / d : 0.0f;
+        uint32_t words[2] = {0, 0};
+        int sum = 0;
+        RF_UNROLL for (int k = 0; k < 8; k++) {
+            int q = round_to_int(v[k] * inverse);
+            sum += q;
+            words[k / 4] |= ((uint32_t)q & 255) << (8 * (k % 4));
+        }
+        sum = group_sum<4>(sum);
+        u32x2 *half = (u32x2 *)(i % 32 < 16 ? to.first : to.second);
+        half[i / 32 * 2 + i % 16 / 8] = {words[0], words[1]};
+        if (i % 32 == 0) to.scales[i / 32] = {d, d * (float)sum};
+    }
+    barrier();
+}
+
+// ------------------------------------------------------------------------------------------------- rows of weights
+
+// Where the rows that a group multiplies begin: planes from a row on that the block shares, and the group's first
+// unit from there.
+struct RowPlace {
+    Planes at;
+    uint32_t unit;
+};
+
+template <typename F>
+RF_INLINE RowPlace row_place(const MatrixArg &m, uint32_t row, uint32_t units) {
+    row = least(row, m.rows - 1); // rows behind the end are multiplied, not stored
+    return {F::planes(m, (uint64_t)row * units), least(group32(), m.rows - 1 - row) * units};
+}
+
+// The ring of loads of a group: D units of R rows.
+template <typename F, int R, int D>
+struct Ring {
+    typename F::Raw raw[D][R];
+    RowPlace rows[R];
+    uint32_t tile, step; // of the loads that come next
+
+    // Rows `group` and `group + RF_GROUPS` of a tile; of a gate and its up the same row.
+    RF_METHOD void place(const MatmulArgs &a, const TileSpan &span, uint32_t units) {
+        TilePlace p = place_of(a, span, tile);
+        RF_UNROLL for (int r = 0; r < R; r++) {
+            bool up = r == 1 && paired(a);
+            rows[r] = row_place<F>(a.part[up ? 1 : p.part].matrix, p.row + (up ? 0 : r * RF_GROUPS), units);
+        }
+    }
+    // Without `live` one address is read by all lanes: a load to no purpose, but loads then are the same on every path.
+    template <int J>
+    RF_METHOD void load(uint32_t units, bool live) {
+        uint32_t unit = least((step * D + J) * 32 + lane32(), units - 1);
+        RF_UNROLL for (int r = 0; r < R; r++) raw[J][r] = F::load(rows[r].at, live ? rows[r].unit + unit : 0);
+    }
+    // The next D units: of the same rows, or the first of the next tile.
+    RF_METHOD void advance(const MatmulArgs &a, const TileSpan &span, uint32_t units, uint32_t steps,
+                                   uint32_t tiles, uint32_t blocks) {
+        if (++step < steps) return;
+        step = 0;
+        tile += blocks;
+        if (tile < tiles) place(a, span, units);
+    }
+};
+
+// Two rows a group where there are enough of them to keep all groups busy: the activations are read half as often.
+RF_INLINE bool two_rows(const MatmulArgs &a, uint32_t blocks) {
+    uint32_t rows = a.part[0].matrix.rows;
+    if (a.parts > 1) rows += a.part[1].matrix.rows;
+    if (a.parts > 2) rows += a.part[2].matrix.rows;
+    return paired(a) || rows >= 3 * RF_GROUPS * blocks;
+}
+
+// sums[r] of all lanes; for two rows, lanes 0–15 get the first's and lanes 16–31 the second's.
+template <int R>
+RF_INLINE float reduce(const float (&sums)[R]) {
+    if constexpr (R == 1) return group_sum(sums[0]);
+    bool upper = lane32() >= 16;
+    float mine = upper ? sums[R - 1] : sums[0], other = upper ? sums[0] : sums[R - 1];
+    return group_sum<16>(mine + shuffle_xor(other, 16));
+}
+
+template <int R>
+RF_INLINE void finish_rows(const MatmulArgs &a, const TilePlace &p, uint32_t t, float y) {
+    uint32_t row = p.row + group32();
+    if (R == 2 && paired(a)) {
+        float up = shuffle_xor(y, 16);
+        if (lane32() == 0 && row < a.part[0].matrix.rows) finish_pair(a, t, row, y, up);
+        return;
+    }
+    if (lane32() == 16) row += RF_GROUPS;
+    bool writes = lane32() == 0 || (R == 2 && lane32() == 16);
+    if (writes && row < a.part[p.part].matrix.rows) finish(a, a.part[p.part], t, row, y);
+}
+
+// Rows times activations. `Use` adds the products of a unit of R rows with N rows of activations to their sums.
+template <typename F, int R, int D, int N, typename Use>
+struct Stream {
+    Ring<F, R, D> ring;
+    TileSpan span;
+    uint32_t tiles, units, steps;
+
+    template <int J>
+    RF_METHOD void first_loads() {
+        ring.template load<J>(units, J * 32 < units);
+        if constexpr (J + 1 < D) first_loads<J + 1>();
+    }
+
+    // Issues the first loads. `block` is the block's place in the turn.
+    RF_METHOD void begin(const MatmulArgs &a, uint32_t which, uint32_t block) {
+        span = {which, paired(a) ? RF_GROUPS : RF_GROUPS * (uint32_t)R, paired(a) ? 1 : a.parts};
+        tiles = tiles_of(a, span);
+        units = a.columns / F::UNIT;
+        steps = (units + 32 * D - 1) / (32 * D);
+        ring.tile = block;
+        ring.step = 0;
+        if (ring.tile >= tiles) return;
+        ring.place(a, span, units);
+        first_loads<0>();
+    }
+
+    template <int J>
+    RF_METHOD void step(const Use &use, uint32_t s, bool more, float (&sums)[N][R]) {
+        uint32_t chunk = (s * D + J) * 32;
+        if (chunk < units) use.add(ring.raw[J], chunk + lane32(), sums);
+        ring.template load<J>(units, more && (ring.step * D + J) * 32 < units);
+        if constexpr (J + 1 < D) step<J + 1>(use, s, more, sums);
+    }
+
+    // Rows `first..first + count` of the activations.
+    RF_METHOD void run(const MatmulArgs &a, const Use &use, uint32_t block, uint32_t blocks, uint32_t first,
+                       uint32_t count) {
+        for (uint32_t tile = block; tile < tiles; tile += blocks) {
+            float sums[N][R] = {};
+            for (uint32_t s = 0; s < steps; s++) {
+                ring.advance(a, span, units, steps, tiles, blocks);
+                step<0>(use, s, ring.tile < tiles, sums);
+            }
+            TilePlace place = place_of(a, span, tile);
+            RF_UNROLL for (int t = 0; t < N; t++) {
+                if ((uint32_t)t < count) finish_rows<R>(a, place, first + t, reduce(sums[t]));
+            }
+        }
+    }
+};
+
+} // namespace matmul
