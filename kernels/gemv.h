@@ -21,7 +21,7 @@ RF_INLINE float norm_factor(const MatmulArgs &a) {
     float sum = 0;
     if (a.columns % 4 == 0) {
         for (uint32_t i = thread_index() * 4; i < a.columns; i += RF_BLOCK_SIZE * 4) {
-            f32x4 x = *(const f32x4 *)(a.x + i);
+            f32x4 x = read_floats(a.x + i);
             sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
         }
     } else {
@@ -56,9 +56,9 @@ RF_INLINE void read8(const MatmulArgs &a, uint32_t i, float factor, float (&v)[8
     RF_UNROLL for (int k = 0; k < 8; k++) v[k] = 0;
     if (i >= a.columns) return;
     RF_UNROLL for (int half = 0; half < 2; half++) {
-        f32x4 x = *(const f32x4 *)(a.x + i + 4 * half);
+        f32x4 x = read_floats(a.x + i + 4 * half);
         f32x4 gain = {1, 1, 1, 1};
-        if (a.norm.gain) gain = *(const f32x4 *)(a.norm.gain + i + 4 * half);
+        if (a.norm.gain) gain = read_floats(a.norm.gain + i + 4 * half);
         v[4 * half] = x.x * factor * gain.x, v[4 * half + 1] = x.y * factor * gain.y;
         v[4 * half + 2] = x.z * factor * gain.z, v[4 * half + 3] = x.w * factor * gain.w;
     }
