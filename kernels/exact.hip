@@ -1,12 +1,12 @@
 // Products with float32 activations: all of them in reference mode, and those of float formats.
 //
-//   kernel              grid.x                   dynamic shared memory, bytes
-//   gemv_<float f>      blocks that run at once  4 · 256 · ⌈columns / 256⌉
+//   kernel                grid.x                   dynamic shared memory, bytes
+//   gemv_<float f>        blocks that run at once  4 · 256 · ⌈columns / 256⌉
 //   gemv_batch_<float f>  blocks that run at once  0
-//   exact_<f>           blocks that run at once  0
+//   exact_<f>             blocks that run at once  0
 //
 // Threads: RF_BLOCK_SIZE. gemv_<float f> wants n = 1 and normalises if there is a.norm; the others take a.x as it is:
-// gemv_batch_ for 2 ≤ n ≤ 8, exact_ for any n.
+// gemv_batch_ for 2 ≤ n ≤ 8, exact_ for any n, but not a gate with its up: those are two parts, and gate_up joins them.
 #include "gemv.h"
 
 namespace matmul {

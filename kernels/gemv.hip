@@ -7,7 +7,6 @@
 //
 //   kernel              grid.x                       dynamic shared memory, bytes
 //   gemv_<f>            blocks that run at once      40 · 32 · ⌈columns / 1024⌉
-//   gemv_<float f>      blocks that run at once      4 · 1024 · ⌈columns / 1024⌉
 //   gemv_batch_<f>      blocks that run at once      0
 //
 // Threads: RF_BLOCK_SIZE. gemv_<f> and gemv_<f>_<g> want n = 1, a.x and, if there is one, a.norm; gemv_batch_<f> wants
