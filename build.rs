@@ -27,6 +27,9 @@ const TUNING: [(&str, &str, std::ops::RangeInclusive<u32>); 6] = [
     ("ROCFORGE_TILE_N", "RF_TILE_N", 16..=256),
 ];
 
+/// Threads of a block of the matrix-vector kernels, unless the environment says otherwise.
+const BLOCK_SIZE: u32 = 512;
+
 /// The file that includes all others.
 const MAIN: &str = "all.hip";
 
@@ -56,17 +59,22 @@ fn main() {
 /// The tuning macros that the environment sets; the block size also goes to the Rust side, which launches.
 fn tuning() -> Vec<String> {
     let mut defines = Vec::new();
+    let mut block_size = BLOCK_SIZE;
     for (variable, name, range) in TUNING {
         println!("cargo:rerun-if-env-changed={variable}");
         let Ok(text) = env::var(variable) else { continue };
         let value: u32 = text.parse().unwrap_or_else(|_| panic!("{variable} is '{text}', which is no number"));
         assert!(range.contains(&value), "{variable} is {value}, it may be {} to {}", range.start(), range.end());
-        defines.push(format!("-D{name}={value}"));
-        if name == "RF_BLOCK_SIZE" {
-            assert!(value.is_multiple_of(64), "{variable} is {value}, it must be a multiple of 64");
-            println!("cargo:rustc-env=RF_BLOCK_SIZE={value}");
+        match name {
+            "RF_BLOCK_SIZE" => {
+                assert!(value.is_multiple_of(64), "{variable} is {value}, it must be a multiple of 64");
+                block_size = value;
+            }
+            _ => defines.push(format!("-D{name}={value}")),
         }
     }
+    defines.push(format!("-DRF_BLOCK_SIZE={block_size}"));
+    println!("cargo:rustc-env=RF_BLOCK_SIZE={block_size}");
     defines
 }
 

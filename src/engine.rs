@@ -135,7 +135,16 @@ impl Engine {
         self.found.get_or_init(|| if self.gpus == GpuChoice::None { Vec::new() } else { hip::devices() })
     }
 
+    /// The threads that the engine's models share.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// The GPUs that this engine uses.
+    pub fn gpus(&self) -> Result<&[Arc<Device>]> {
+        self.opened()
+    }
+
     fn opened(&self) -> Result<&[Arc<Device>]> {
         let open = || {
             let mut devices = Vec::new();

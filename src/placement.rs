@@ -260,7 +260,7 @@ pub fn place(file: &ModelFile, config: &Config, places: &Places, gpu_layers: Opt
         parts.push(format!("{} on the CPU", division.cpu));
     }
     for (device, &layers) in places.devices.iter().zip(&division.devices).filter(|&(_, &layers)| layers > 0) {
-        let backend = HipBackend::new(device, config.head_dim, places.pool)?;
+        let backend = HipBackend::new(device, config.head_dim, config.head_count / config.head_count_kv, places.pool)?;
         parts.push(format!("{layers} on {} ({})", device.info.name, backend.origin()));
         sections.push((Arc::new(backend), layers));
     }

@@ -26,6 +26,7 @@ use module::{Kernel, Module};
 use pages::PagePool;
 use tuning::Tuning;
 use weights::Uploader;
+pub use weights::is_quantized;
 
 use crate::backend::cpu::pool::Pool;
 use crate::error::Result;
@@ -97,6 +98,11 @@ struct Kernels {
     attend_prefill: [Kernel<AttendArgs>; 2],
 }
 
+/// A kernel for a cache of f16, and one for a cache of f32.
+fn both<A>(kernel: &dyn Fn(bool) -> Result<Kernel<A>>) -> Result<[Kernel<A>; 2]> {
+    Ok([kernel(false)?, kernel(true)?])
+}
+
 impl Kernels {
     fn rope_append(&self, f32_cache: bool) -> &Kernel<RopeAppendArgs> {
         let [f16, f32] = &self.rope_append;
@@ -125,22 +131,24 @@ pub struct HipBackend {
 }
 
 impl HipBackend {
-    /// A backend on `device` for networks whose heads have `head_dim` elements; `pool` rearranges weights at load.
-    pub fn new(device: &Arc<Device>, head_dim: usize, pool: &Arc<Pool>) -> Result<HipBackend> {
+    /// A backend on `device` for networks whose heads have `head_dim` elements, `group` of which share keys and values;
+    /// `pool` rearranges weights at load.
+    pub fn new(device: &Arc<Device>, head_dim: usize, group: usize, pool: &Arc<Pool>) -> Result<HipBackend> {
+        if head_dim > tuning::MAX_HEAD || !head_dim.is_multiple_of(8) {
+            return Err(crate::Error::unsupported(
+                &device.info.name,
+                format!("heads of {head_dim} elements; up to {} are served, in eights", tuning::MAX_HEAD),
+            ));
+        }
         let module = Module::load(device)?;
         let tuning = Tuning::of(&device.info);
-        let pair = |family: &str| -> [String; 2] {
-            ["f16", "f32"].map(|cache| tuning::attention_kernel(family, cache, head_dim))
-        };
-        let [decode16, decode32] = pair("attend_decode");
-        let [prefill16, prefill32] = pair("attend_prefill");
         let kernels = Kernels {
             norm_quantize: module.kernel("norm_quantize")?,
             norm_add: module.kernel("norm_add")?,
             gate_up: module.kernel("gate_up")?,
-            rope_append: [module.kernel("rope_append_f16")?, module.kernel("rope_append_f32")?],
-            attend_decode: [module.kernel(&decode16)?, module.kernel(&decode32)?],
-            attend_prefill: [module.kernel(&prefill16)?, module.kernel(&prefill32)?],
+            rope_append: both(&|f32_cache| module.kernel(&tuning::by_cache("rope_append", f32_cache)))?,
+            attend_decode: both(&|f32_cache| module.kernel(&tuning::attend_decode_kernel(f32_cache, head_dim, group)))?,
+            attend_prefill: both(&|f32_cache| module.kernel(&tuning::attend_prefill_kernel(f32_cache, head_dim)))?,
         };
         Ok(HipBackend {
             uploader: Uploader::new(device, &module, pool),

@@ -11,13 +11,12 @@ use super::args::*;
 use super::device::Buffer;
 use super::module::{Kernel, Launch};
 use super::pages::DevicePage;
+use super::tuning::ROW_THREADS;
 use super::weights::{DeviceMatrix, is_quantized, kernel_suffix};
 use super::work::{ACT_BLOCK, FEW_ROWS, MAX_SPLITS, Pending, Work};
 use crate::backend::*;
 use crate::error::{Error, Result};
 
-/// Threads of a block of the kernels for rows.
-const ROW_THREADS: u32 = 256;
 /// Keys that a share of attention should have at least.
 const SPLIT_KEYS: usize = 64;
 
@@ -222,7 +221,7 @@ impl HipBackend {
             epilogue,
             unused: 0,
         };
-        let blocks = (input.n * work.shape.n_ff).div_ceil(ROW_THREADS as usize).min(65_535) as u32;
+        let blocks = (input.n * work.shape.n_ff).div_ceil(4 * ROW_THREADS as usize).min(65_535) as u32;
         self.emit(work, self.kernels.gate_up.launch([blocks, 1, 1], ROW_THREADS, 0, &args))
     }
 
@@ -262,7 +261,7 @@ impl HipBackend {
         };
         let kernel = self.kernels.attend_decode(s.exact);
         let grid = [s.n_head_kv as u32, splits as u32, n as u32];
-        self.emit(work, self.tuning.attend_decode(kernel, grid, &s, &args))
+        self.emit(work, self.tuning.attend_decode(kernel, grid, &args))
     }
 }
 

@@ -2,15 +2,16 @@
 
 use super::args::{AttendArgs, MatmulArgs, RopeAppendArgs};
 use super::device::DeviceInfo;
+use super::driver::Vendor;
 use super::module::{Kernel, Launch};
 use super::work::{ACT_BLOCK, FEW_ROWS};
 use crate::backend::WorkShape;
 
 /// Threads of a block of the matrix-vector kernels; build.rs compiles them for it.
-pub const BLOCK_SIZE: u32 = match option_env!("RF_BLOCK_SIZE") {
-    Some(text) => parse(text),
-    None => 256,
-};
+pub const BLOCK_SIZE: u32 = parse(env!("RF_BLOCK_SIZE"));
+
+/// Threads of a block of all other kernels.
+pub const ROW_THREADS: u32 = 256;
 
 const fn parse(text: &str) -> u32 {
     let (bytes, mut i, mut value) = (text.as_bytes(), 0, 0);
@@ -21,23 +22,58 @@ const fn parse(text: &str) -> u32 {
     value
 }
 
-/// The kernel of a family of attention kernels for heads of `head_dim` elements.
-pub fn attention_kernel(family: &str, cache: &str, head_dim: usize) -> String {
-    match head_dim {
-        64 | 128 | 256 => format!("{family}_{cache}_{head_dim}"),
-        _ => format!("{family}_{cache}"),
-    }
+/// The least of `sizes` that is not less than `wanted`; else the greatest.
+fn at_least(sizes: &[usize], wanted: usize) -> usize {
+    sizes.iter().copied().find(|&size| size >= wanted).unwrap_or_else(|| sizes.last().copied().unwrap_or(wanted))
+}
+
+/// Elements of a head that the attention kernels of a cache's type are made for.
+fn head_class(f32_cache: bool, head_dim: usize) -> usize {
+    at_least(if f32_cache { &[128, 512] } else { &[64, 128, 256, 512] }, head_dim)
+}
+
+/// Longest head that the attention kernels serve.
+pub const MAX_HEAD: usize = 512;
+
+/// The name of a kernel by the type of the cache.
+pub fn by_cache(family: &str, f32_cache: bool) -> String {
+    format!("{family}_{}", if f32_cache { "f32" } else { "f16" })
+}
+
+/// The kernel that divides the cache, for heads of `head_dim` elements of which `group` share keys and values.
+pub fn attend_decode_kernel(f32_cache: bool, head_dim: usize, group: usize) -> String {
+    let class = head_class(f32_cache, head_dim);
+    let group = if f32_cache || class == 512 { 4 } else { at_least(&[1, 2, 3, 4, 8], group) };
+    format!("{}_{class}_g{group}", by_cache("attend_decode", f32_cache))
+}
+
+/// The kernel for many rows of a sequence.
+pub fn attend_prefill_kernel(f32_cache: bool, head_dim: usize) -> String {
+    format!("{}_{}", by_cache("attend_prefill", f32_cache), head_class(f32_cache, head_dim))
 }
 
 /// What a device wants.
 pub struct Tuning {
     multiprocessors: u32,
+    /// Queries of a tile of the prefill kernels for half precision.
+    prefill_tile: usize,
 }
 
 impl Tuning {
     /// For the device that `info` describes.
     pub fn of(info: &DeviceInfo) -> Tuning {
-        Tuning { multiprocessors: info.multiprocessors }
+        let matrix_units = match info.vendor {
+            Vendor::Nvidia => true,
+            Vendor::Amd => ["gfx11", "gfx12", "gfx90a", "gfx94", "gfx95", "gfx908"]
+                .iter()
+                .any(|family| info.architecture.starts_with(family)),
+        };
+        let prefill_tile = match (matrix_units, info.wave_size) {
+            (false, _) => 8,
+            (true, 64) => 64,
+            (true, _) => 128,
+        };
+        Tuning { multiprocessors: info.multiprocessors, prefill_tile }
     }
 
     /// A multiplication with `rows` outputs in all.
@@ -53,11 +89,12 @@ impl Tuning {
         if args.n as usize > FEW_ROWS && !exact {
             return kernel.launch([rows.div_ceil(64), args.n.div_ceil(64), args.parts], 256, 0, args);
         }
-        let blocks = rows.div_ceil(groups).min(self.multiprocessors * 8);
-        let columns = args.columns as usize;
+        // As many blocks as run at once: each goes over its rows, and quantises the activations for itself.
+        let blocks = rows.div_ceil(groups).min(self.multiprocessors * 1024 / BLOCK_SIZE).max(1);
+        let padded = (args.columns as usize).next_multiple_of(1024);
         let shared = match (args.n, exact, quantized) {
-            (1, false, true) => columns + columns / ACT_BLOCK * 8,
-            (1, false, false) => columns * 4,
+            (1, false, true) => padded / ACT_BLOCK * 40, // numbers, scales and sums
+            (1, false, false) => padded * 4,
             _ => 0,
         };
         kernel.launch([blocks, 1, 1], BLOCK_SIZE, shared as u32, args)
@@ -65,22 +102,20 @@ impl Tuning {
 
     /// Rotation and append for rows.
     pub fn rope_append(&self, kernel: &Kernel<RopeAppendArgs>, s: &WorkShape, args: &RopeAppendArgs) -> Launch {
-        kernel.launch([args.n, (s.n_head + 2 * s.n_head_kv) as u32, 1], 128, 0, args)
+        let heads = args.n * (s.n_head + 2 * s.n_head_kv) as u32;
+        kernel.launch([heads.div_ceil(ROW_THREADS / 32), 1, 1], ROW_THREADS, 0, args)
     }
 
     /// Attention that divides the cache.
-    pub fn attend_decode(
-        &self,
-        kernel: &Kernel<AttendArgs>,
-        grid: [u32; 3],
-        _: &WorkShape,
-        args: &AttendArgs,
-    ) -> Launch {
-        kernel.launch(grid, 128, 0, args)
+    pub fn attend_decode(&self, kernel: &Kernel<AttendArgs>, grid: [u32; 3], args: &AttendArgs) -> Launch {
+        kernel.launch(grid, ROW_THREADS, 0, args)
     }
 
-    /// Attention of many rows.
+    /// Attention of many rows of one sequence.
     pub fn attend_prefill(&self, kernel: &Kernel<AttendArgs>, s: &WorkShape, args: &AttendArgs) -> Launch {
-        kernel.launch([args.n.div_ceil(16), s.n_head as u32, 1], 128, 0, args)
+        let tile = if s.exact || head_class(false, s.head_dim) == 512 { 4 } else { self.prefill_tile };
+        let queries = args.n as usize * (s.n_head / s.n_head_kv);
+        let blocks = s.n_head_kv * queries.div_ceil(tile);
+        kernel.launch([blocks as u32, 1, 1], ROW_THREADS, 0, args)
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: what the library does, at a prompt.
 
 mod bench;
+mod devices;
 mod generate;
 mod inspect;
 mod perplexity;
@@ -38,6 +39,10 @@ enum Command {
     Perplexity(perplexity::PerplexityArgs),
     /// Measure prefill, decode, load and memory
     Bench(bench::BenchArgs),
+    /// List the GPUs, and why one is not used
+    Devices,
+    /// Check that a GPU computes what the CPU does
+    Selftest(devices::SelftestArgs),
 }
 
 /// An instruction set to stay within.
@@ -130,6 +135,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args),
         Command::Perplexity(args) => perplexity::perplexity(args),
         Command::Bench(args) => bench::bench(args),
+        Command::Devices => devices::devices(),
+        Command::Selftest(args) => devices::selftest(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
