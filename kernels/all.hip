@@ -7,3 +7,4 @@
 #include "embed.hip"
 #include "gemv.hip"
 #include "exact.hip"
+#include "gemm.hip"

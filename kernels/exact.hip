@@ -1,12 +1,12 @@
 // Products with float32 activations: all of them in reference mode, and those of float formats.
 //
-//   kernel              grid.x                   dynamic shared memory, bytes
-//   gemv_<float f>      blocks that run at once  4 · 256 · ⌈columns / 256⌉
+//   kernel                grid.x                   dynamic shared memory, bytes
+//   gemv_<float f>        blocks that run at once  4 · 256 · ⌈columns / 256⌉
 //   gemv_batch_<float f>  blocks that run at once  0
-//   exact_<f>           blocks that run at once  0
+//   exact_<f>             blocks that run at once  0
 //
 // Threads: RF_BLOCK_SIZE. gemv_<float f> wants n = 1 and normalises if there is a.norm; the others take a.x as it is:
-// gemv_batch_ for 2 ≤ n ≤ 8, exact_ for any n.
+// gemv_batch_ for 2 ≤ n ≤ 8, exact_ for any n, but not a gate with its up: those are two parts, and gate_up joins them.
 #include "gemv.h"
 
 namespace matmul {
@@ -32,7 +32,7 @@ struct Exact {
         RF_UNROLL for (int t = 0; t < N; t++) {
             if (t > 0 && (uint32_t)t >= n) continue;
             RF_UNROLL for (int i = 0; i < F::UNIT / 4; i++) {
-                f32x4 v = (at + (uint64_t)t * (columns / 4))[i];
+                f32x4 v = read_floats(at + (uint64_t)t * (columns / 4) + i);
                 if (!inside) v = {0, 0, 0, 0};
                 RF_UNROLL for (int r = 0; r < R; r++) {
                     float sum = sums[t][r];
@@ -59,7 +59,7 @@ RF_INLINE void odd_rows(const MatmulArgs &a, float factor, uint32_t block, uint3
                 if (r == 1 && !paired(a)) break;
                 const MatrixArg &m = a.part[r == 1 ? 1 : p.part].matrix;
                 uint64_t row = least(p.row + group32(), m.rows - 1);
-                const typename F::Element *w = (const typename F::Element *)m.data + row * a.columns;
+                const RF_GLOBAL typename F::Element *w = (const RF_GLOBAL typename F::Element *)m.data + row * a.columns;
                 const float *x = a.x + (uint64_t)t * a.columns;
                 for (uint32_t i = lane32(); i < a.columns; i += 32) {
                     float v = x[i] * factor;
@@ -125,8 +125,8 @@ struct SingleFloat {
         for (uint32_t i = thread_index() * 4; i < padded; i += RF_BLOCK_SIZE * 4) {
             f32x4 v = {0, 0, 0, 0};
             if (i < a.columns) {
-                f32x4 x = *(const f32x4 *)(a.x + i), gain = {1, 1, 1, 1};
-                if (a.norm.gain) gain = *(const f32x4 *)(a.norm.gain + i);
+                f32x4 x = read_floats(a.x + i), gain = {1, 1, 1, 1};
+                if (a.norm.gain) gain = read_floats(a.norm.gain + i);
                 v = {x.x * factor * gain.x, x.y * factor * gain.y, x.z * factor * gain.z, x.w * factor * gain.w};
             }
             if (F::UNIT == 8 && i % 8 == 4) second[i / 8] = v;

@@ -39,7 +39,7 @@ namespace matmul {
 
 // The planes of a matrix, from some row on.
 struct Planes {
-    const uint8_t *p0, *p1, *p2, *p3;
+    const RF_GLOBAL uint8_t *p0, *p1, *p2, *p3;
 };
 
 // A unit's factors: number = d·q + m, where q is what `expand` gives; d0 and m0 for the numbers 0–15, d1 and m1 for 16–31.
@@ -54,16 +54,18 @@ struct Layout {
 
     // The planes from unit `first` on, the beginning of a row.
     RF_INLINE Planes planes(const MatrixArg &m, uint64_t first) {
-        return {m.data + first * B0 / 8, m.data + m.plane[0] + first * B1 / 8, m.data + m.plane[1] + first * B2 / 8,
-                m.data + m.plane[2] + first * B3 / 8};
+        const RF_GLOBAL uint8_t *p = (const RF_GLOBAL uint8_t *)m.data;
+        return {p + first * B0 / 8, p + m.plane[0] + first * B1 / 8, p + m.plane[1] + first * B2 / 8,
+                p + m.plane[2] + first * B3 / 8};
     }
 };
 
-RF_INLINE u32x4 load16(const uint8_t *p, uint32_t offset) { return load_stream((const u32x4 *)(p + offset)); }
-RF_INLINE u32x2 load8(const uint8_t *p, uint32_t offset) { return load_stream((const u32x2 *)(p + offset)); }
-RF_INLINE uint32_t load4(const uint8_t *p, uint32_t offset) { return load_stream((const uint32_t *)(p + offset)); }
-RF_INLINE uint32_t load2(const uint8_t *p, uint32_t offset) { return *(const uint16_t *)(p + offset); }
-RF_INLINE uint32_t load1(const uint8_t *p, uint32_t offset) { return p[offset]; }
+typedef const RF_GLOBAL uint8_t *Bytes;
+RF_INLINE u32x4 load16(Bytes p, uint32_t offset) { return load_stream((const RF_GLOBAL u32x4 *)(p + offset)); }
+RF_INLINE u32x2 load8(Bytes p, uint32_t offset) { return load_stream((const RF_GLOBAL u32x2 *)(p + offset)); }
+RF_INLINE uint32_t load4(Bytes p, uint32_t offset) { return load_stream((const RF_GLOBAL uint32_t *)(p + offset)); }
+RF_INLINE uint32_t load2(Bytes p, uint32_t offset) { return *(const RF_GLOBAL uint16_t *)(p + offset); }
+RF_INLINE uint32_t load1(Bytes p, uint32_t offset) { return p[offset]; }
 
 RF_INLINE float low_half(uint32_t pair) { return half_to_float((uint16_t)pair); }
 RF_INLINE float high_half(uint32_t pair) { return half_to_float((uint16_t)(pair >> 16)); }

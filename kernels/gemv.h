@@ -21,7 +21,7 @@ RF_INLINE float norm_factor(const MatmulArgs &a) {
     float sum = 0;
     if (a.columns % 4 == 0) {
         for (uint32_t i = thread_index() * 4; i < a.columns; i += RF_BLOCK_SIZE * 4) {
-            f32x4 x = *(const f32x4 *)(a.x + i);
+            f32x4 x = read_floats(a.x + i);
             sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
         }
     } else {
@@ -56,9 +56,9 @@ RF_INLINE void read8(const MatmulArgs &a, uint32_t i, float factor, float (&v)[8
     RF_UNROLL for (int k = 0; k < 8; k++) v[k] = 0;
     if (i >= a.columns) return;
     RF_UNROLL for (int half = 0; half < 2; half++) {
-        f32x4 x = *(const f32x4 *)(a.x + i + 4 * half);
+        f32x4 x = read_floats(a.x + i + 4 * half);
         f32x4 gain = {1, 1, 1, 1};
-        if (a.norm.gain) gain = *(const f32x4 *)(a.norm.gain + i + 4 * half);
+        if (a.norm.gain) gain = read_floats(a.norm.gain + i + 4 * half);
         v[4 * half] = x.x * factor * gain.x, v[4 * half + 1] = x.y * factor * gain.y;
         v[4 * half + 2] = x.z * factor * gain.z, v[4 * half + 3] = x.w * factor * gain.w;
     }
@@ -143,26 +143,35 @@ RF_INLINE bool two_rows(const MatmulArgs &a, uint32_t blocks) {
     return paired(a) || rows >= 3 * RF_GROUPS * blocks;
 }
 
-// sums[r] of all lanes; for two rows, lanes 0–15 get the first's and lanes 16–31 the second's.
-template <int R>
-RF_INLINE float reduce(const float (&sums)[R]) {
-    if constexpr (R == 1) return group_sum(sums[0]);
-    bool upper = lane32() >= 16;
-    float mine = upper ? sums[R - 1] : sums[0], other = upper ? sums[0] : sums[R - 1];
-    return group_sum<16>(mine + shuffle_xor(other, 16));
+// Sums of K numbers over the lanes of a group, all at once: lane l gets the sum of number l · K / 32.
+template <int K, int Mask = 16>
+RF_INLINE float reduce(float (&v)[K]) {
+    if constexpr (K == 1) {
+        return group_sum<2 * Mask>(v[0]);
+    } else {
+        bool upper = lane32() & Mask;
+        float half[K / 2];
+        RF_UNROLL for (int i = 0; i < K / 2; i++) {
+            half[i] = (upper ? v[i + K / 2] : v[i]) + shuffle_xor(upper ? v[i] : v[i + K / 2], Mask);
+        }
+        return reduce<K / 2, Mask / 2>(half);
+    }
 }
 
-template <int R>
-RF_INLINE void finish_rows(const MatmulArgs &a, const TilePlace &p, uint32_t t, float y) {
-    uint32_t row = p.row + group32();
+// Stores the sums of R rows for N rows of activations from `first` on, of which `count` exist: `v` is the lane's of `reduce`, number
+// r · N + t for row r and activations t.
+template <int R, int N>
+RF_INLINE void finish_rows(const MatmulArgs &a, const TilePlace &p, uint32_t first, uint32_t count, float v) {
+    constexpr uint32_t LANES = 32 / (R * N);
+    uint32_t index = lane32() / LANES, t = index % N, row = p.row + group32();
+    bool writes = lane32() % LANES == 0 && t < count;
     if (R == 2 && paired(a)) {
-        float up = shuffle_xor(y, 16);
-        if (lane32() == 0 && row < a.part[0].matrix.rows) finish_pair(a, t, row, y, up);
+        float up = shuffle_xor(v, 16);
+        if (writes && index < N && row < a.part[0].matrix.rows) finish_pair(a, first + t, row, v, up);
         return;
     }
-    if (lane32() == 16) row += RF_GROUPS;
-    bool writes = lane32() == 0 || (R == 2 && lane32() == 16);
-    if (writes && row < a.part[p.part].matrix.rows) finish(a, a.part[p.part], t, row, y);
+    row += index / N * RF_GROUPS;
+    if (writes && row < a.part[p.part].matrix.rows) finish(a, a.part[p.part], first + t, row, v);
 }
 
 // Rows times activations. `Use` adds the products of a unit of R rows with N rows of activations to their sums.
@@ -208,10 +217,9 @@ struct Stream {
                 ring.advance(a, span, units, steps, tiles, blocks);
                 step<0>(use, s, ring.tile < tiles, sums);
             }
-            TilePlace place = place_of(a, span, tile);
-            RF_UNROLL for (int t = 0; t < N; t++) {
-                if ((uint32_t)t < count) finish_rows<R>(a, place, first + t, reduce(sums[t]));
-            }
+            float v[R * N];
+            RF_UNROLL for (int i = 0; i < R * N; i++) v[i] = sums[i % N][i / N];
+            finish_rows<R, N>(a, place_of(a, span, tile), first, count, reduce(v));
         }
     }
 };

@@ -7,7 +7,6 @@
 //
 //   kernel              grid.x                       dynamic shared memory, bytes
 //   gemv_<f>            blocks that run at once      40 · 32 · ⌈columns / 1024⌉
-//   gemv_<float f>      blocks that run at once      4 · 1024 · ⌈columns / 1024⌉
 //   gemv_batch_<f>      blocks that run at once      0
 //
 // Threads: RF_BLOCK_SIZE. gemv_<f> and gemv_<f>_<g> want n = 1, a.x and, if there is one, a.norm; gemv_batch_<f> wants
@@ -105,7 +104,7 @@ struct Batch {
             const u32x4 *p = (const u32x4 *)(q + (uint64_t)t * columns) + at * 2;
             f32x2 scale = (scales + (uint64_t)t * (columns / 32))[at];
             Acts x;
-            put(p[0], p[1], x.q);
+            put(read16(p), read16(p + 1), x.q);
             x.d = inside ? scale.x : 0;
             x.s = inside ? scale.y : 0;
             RF_UNROLL for (int r = 0; r < 2; r++) sums[t][r] = multiply<F>(w[r], f[r], x, sums[t][r]);

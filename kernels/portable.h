@@ -114,27 +114,27 @@ struct alignas(8) f32x2 {
 };
 
 // Reads of weights: 16, 8 or 4 aligned bytes that are used once and should not displace what is used again.
-RF_INLINE u32x4 load_stream(const u32x4 *p) {
+RF_INLINE u32x4 load_stream(const RF_GLOBAL u32x4 *p) {
 #if RF_AMD
     typedef uint32_t native __attribute__((ext_vector_type(4)));
-    native v = __builtin_nontemporal_load((const native *)p);
+    native v = __builtin_nontemporal_load((const RF_GLOBAL native *)p);
     return {v.x, v.y, v.z, v.w};
 #else
     uint4 v = __ldcs((const uint4 *)p);
     return {v.x, v.y, v.z, v.w};
 #endif
 }
-RF_INLINE u32x2 load_stream(const u32x2 *p) {
+RF_INLINE u32x2 load_stream(const RF_GLOBAL u32x2 *p) {
 #if RF_AMD
     typedef uint32_t native __attribute__((ext_vector_type(2)));
-    native v = __builtin_nontemporal_load((const native *)p);
+    native v = __builtin_nontemporal_load((const RF_GLOBAL native *)p);
     return {v.x, v.y};
 #else
     uint2 v = __ldcs((const uint2 *)p);
     return {v.x, v.y};
 #endif
 }
-RF_INLINE uint32_t load_stream(const uint32_t *p) {
+RF_INLINE uint32_t load_stream(const RF_GLOBAL uint32_t *p) {
 #if RF_AMD
     return __builtin_nontemporal_load(p);
 #else
