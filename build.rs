@@ -8,6 +8,7 @@
 //! `ROCFORGE_WARP_SIZE`, `ROCFORGE_USE_LDS`, `ROCFORGE_LDS_SIZE`, `ROCFORGE_TILE_K`, `ROCFORGE_TILE_N`.
 
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -181,9 +182,18 @@ fn compile(out: &Path, job: &Job, defines: &[String]) -> Option<PathBuf> {
         Compiler::Hip(compiler) => hip_command(compiler, &job.architecture, &object, &source),
         Compiler::Cuda(compiler) => cuda_command(compiler, &job.architecture, &object, &source),
     };
-    let output = command.arg("-Ikernels").args(defines).output();
-    let reason = match output {
-        Ok(output) if output.status.success() => return Some(object),
+    command.arg("-Ikernels").args(defines);
+    let kept = kept_object(out, &job.architecture, &command);
+    if kept.as_ref().is_some_and(|kept| fs::copy(kept, &object).is_ok()) {
+        return Some(object);
+    }
+    let reason = match command.output() {
+        Ok(output) if output.status.success() => {
+            if let Some(kept) = kept {
+                keep(&object, &kept);
+            }
+            return Some(object);
+        }
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             let lines: Vec<_> = text.lines().filter(|line| line.contains("error")).take(3).collect();
@@ -195,6 +205,44 @@ fn compile(out: &Path, job: &Job, defines: &[String]) -> Option<PathBuf> {
     None
 }
 
+/// Where an object of these sources, compiler and arguments is kept for builds of other profiles: compiling takes longer
+/// than all of the Rust. The name tells what it was made of.
+fn kept_object(out: &Path, architecture: &str, command: &Command) -> Option<PathBuf> {
+    let mut hasher = DefaultHasher::new();
+    for path in sources() {
+        path.hash(&mut hasher);
+        fs::read(&path).ok()?.hash(&mut hasher);
+    }
+    let version = Command::new(command.get_program()).arg("--version").output().ok()?;
+    (command.get_program(), version.stdout).hash(&mut hasher);
+    // The object's own path differs between builds.
+    let arguments = command.get_args().filter(|argument| !Path::new(argument).starts_with(out));
+    arguments.for_each(|argument| argument.hash(&mut hasher));
+    // <target>/<profile>/build/<package>/out
+    let folder = out.ancestors().nth(4)?.join("kernels");
+    fs::create_dir_all(&folder).ok()?;
+    Some(folder.join(format!("{architecture}-{:016x}.bin", hasher.finish())))
+}
+
+/// Keeps a finished object; another build may do the same at the same time.
+fn keep(object: &Path, kept: &Path) {
+    let unfinished = kept.with_extension(std::process::id().to_string());
+    if fs::copy(object, &unfinished).is_ok() && fs::rename(&unfinished, kept).is_err() {
+        let _ = fs::remove_file(unfinished);
+    }
+}
+
+/// The files in `kernels/`, by name.
+fn sources() -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir("kernels")
+        .expect("kernels/ is part of the sources")
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "hip" || e == "h"))
+        .collect();
+    files.sort();
+    files
+}
+
 /// Writes `code_objects.rs`: the objects, and the sources for compilers at run time.
 fn write_table(out: &Path, objects: &[(String, PathBuf)]) {
     let mut text = String::from("/// Code objects by architecture.\nstatic CODE_OBJECTS: &[(&str, &[u8])] = &[\n");
@@ -202,13 +250,7 @@ fn write_table(out: &Path, objects: &[(String, PathBuf)]) {
         writeln!(text, "    ({architecture:?}, include_bytes!({object:?})),").expect("a String takes all");
     }
     text.push_str("];\n\n/// The kernels' sources by file name.\nstatic KERNEL_SOURCES: rtc::Sources = &[\n");
-    let mut files: Vec<_> = fs::read_dir("kernels")
-        .expect("kernels/ is part of the sources")
-        .map(|entry| entry.expect("a readable folder").path())
-        .filter(|path| path.extension().is_some_and(|e| e == "hip" || e == "h"))
-        .collect();
-    files.sort();
-    for path in files {
+    for path in sources() {
         let name = path.file_name().and_then(|n| n.to_str()).expect("names are ASCII");
         let path = fs::canonicalize(&path).expect("it was just listed");
         writeln!(text, "    ({name:?}, include_str!({path:?})),").expect("a String takes all");

@@ -57,8 +57,31 @@ impl Noise {
     }
 }
 
-/// Random weights of a type: every bit pattern of the numbers, scales that are finite and of moderate size.
+/// The weights' root mean square times the root of their row's length: products are about as large as what is multiplied,
+/// so that attention is neither even nor all on one key, where it would magnify every rounding.
+const GAIN: f32 = 1.0;
+
+/// Random weights of a type: every bit pattern of the numbers, scales that are finite, and the size that [`GAIN`] asks for.
 fn random_weights(tensor_type: TensorType, rows: usize, columns: usize, noise: &mut Noise) -> Result<TensorBytes> {
+    let decode = tensor_type.decoder("selftest", "weights")?;
+    let seed = noise.0;
+    let bytes = weights_of_scale(tensor_type, rows, columns, 1.0, noise)?;
+    let mut values = vec![0.0; rows * columns];
+    decode(&bytes, &mut values);
+    let size = (values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64).sqrt() as f32;
+    let scale = GAIN / (size * (columns as f32).sqrt());
+    let bytes = weights_of_scale(tensor_type, rows, columns, scale, &mut Noise(seed))?;
+    let len = bytes.len();
+    TensorBytes::new(Arc::new(bytes), 0, len).ok_or_else(|| Error::Internal("weights outside themselves".into()))
+}
+
+fn weights_of_scale(
+    tensor_type: TensorType,
+    rows: usize,
+    columns: usize,
+    scale: f32,
+    noise: &mut Noise,
+) -> Result<Vec<u8>> {
     let format = tensor_type.format();
     let row = tensor_type
         .row_bytes(columns)
@@ -70,24 +93,21 @@ fn random_weights(tensor_type: TensorType, rows: usize, columns: usize, noise: &
                 place.copy_from_slice(value);
             }
         };
-        let mut half = |scale: f32| half::f16::from_f32(noise.float() * scale).to_le_bytes();
+        let mut half = || half::f16::from_f32(noise.float() * scale).to_le_bytes();
         match tensor_type {
-            TensorType::F16 => put(0, &half(0.5)),
-            TensorType::Q2_K => [80, 82].into_iter().for_each(|at| put(at, &half(0.02))),
-            TensorType::Q3_K => put(108, &half(0.002)),
-            TensorType::Q6_K => put(208, &half(0.0005)),
-            TensorType::Q4_K | TensorType::Q5_K => [0, 2].into_iter().for_each(|at| put(at, &half(0.001))),
-            TensorType::Q4_1 | TensorType::Q5_1 => [0, 2].into_iter().for_each(|at| put(at, &half(0.05))),
-            TensorType::IQ4_XS => put(0, &half(0.0005)),
-            TensorType::IQ4_NL | TensorType::Q8_0 => put(0, &half(0.005)),
-            TensorType::MXFP4 => put(0, &[122 + noise.next() as u8 % 4]),
-            TensorType::BF16 => put(0, &half::bf16::from_f32(noise.float() * 0.5).to_le_bytes()),
-            TensorType::F32 => put(0, &(noise.float() * 0.5).to_le_bytes()),
-            _ => put(0, &half(0.05)),
+            TensorType::F32 => put(0, &(noise.float() * scale).to_le_bytes()),
+            TensorType::BF16 => put(0, &half::bf16::from_f32(noise.float() * scale).to_le_bytes()),
+            TensorType::MXFP4 => put(0, &[(127.0 + scale.log2()) as u8 + noise.next() as u8 % 4]),
+            TensorType::Q2_K => [80, 82].into_iter().for_each(|at| put(at, &half())),
+            TensorType::Q3_K => put(108, &half()),
+            TensorType::Q6_K => put(208, &half()),
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => {
+                [0, 2].into_iter().for_each(|at| put(at, &half()));
+            }
+            _ => put(0, &half()),
         }
     }
-    let len = bytes.len();
-    TensorBytes::new(Arc::new(bytes), 0, len).ok_or_else(|| Error::Internal("weights outside themselves".into()))
+    Ok(bytes)
 }
 
 /// Shapes of the network that is checked.

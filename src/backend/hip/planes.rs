@@ -180,7 +180,9 @@ fn each_packed<const N: usize, const A: usize, const B: usize, const C: usize, c
 ) {
     let [mut a, mut b, mut c, mut d] = planes;
     for block in file.as_chunks::<N>().0 {
-        if let (Some(a), Some(b), Some(c), Some(d)) = (next_mut(&mut a), next_mut(&mut b), next_mut(&mut c), next_mut(&mut d)) {
+        if let (Some(a), Some(b), Some(c), Some(d)) =
+            (next_mut(&mut a), next_mut(&mut b), next_mut(&mut c), next_mut(&mut d))
+        {
             pack(block, (a, b, c, d));
         }
     }
