@@ -76,6 +76,12 @@ RF_INLINE void odd_rows(const MatmulArgs &a, float factor, uint32_t block, uint3
     }
 }
 
+RF_INLINE float odd_factor(const MatmulArgs &a) {
+    float sum = 0;
+    for (uint32_t i = thread_index(); i < a.columns; i += RF_BLOCK_SIZE) sum = __builtin_fmaf(a.x[i], a.x[i], sum);
+    return norm_factor(a, sum);
+}
+
 // N rows of activations at a time; weights are read again for the next.
 template <typename F, int R, int N>
 RF_INLINE void exact_stage(const MatmulArgs &a, uint32_t block, uint32_t blocks) {
@@ -100,9 +106,10 @@ template <typename F, int R>
 struct SingleFloat {
     f32x4 *first, *second;
 
+    RF_INLINE uint32_t padded(uint32_t columns) { return (columns + 255) / 256 * 256; }
     RF_INLINE SingleFloat of(uint32_t columns) {
         f32x4 *x = (f32x4 *)matmul_shared;
-        return {x, x + (columns + 255) / 256 * 256 / F::UNIT};
+        return {x, x + padded(columns) / F::UNIT};
     }
     RF_METHOD void add(const typename F::Raw (&raw)[R], uint32_t u, float (&sums)[1][R]) const {
         f32x4 a = first[u], b = a;
@@ -119,20 +126,12 @@ struct SingleFloat {
             sums[0][r] = sum;
         }
     }
-    RF_METHOD void fill(const MatmulArgs &a) const {
-        float factor = norm_factor(a);
-        uint32_t padded = (a.columns + 255) / 256 * 256;
-        for (uint32_t i = thread_index() * 4; i < padded; i += RF_BLOCK_SIZE * 4) {
-            f32x4 v = {0, 0, 0, 0};
-            if (i < a.columns) {
-                f32x4 x = read_floats(a.x + i), gain = {1, 1, 1, 1};
-                if (a.norm.gain) gain = read_floats(a.norm.gain + i);
-                v = {x.x * factor * gain.x, x.y * factor * gain.y, x.z * factor * gain.z, x.w * factor * gain.w};
-            }
-            if (F::UNIT == 8 && i % 8 == 4) second[i / 8] = v;
-            else first[i / F::UNIT] = v;
-        }
-        barrier();
+    RF_METHOD void put(uint32_t i, const float (&v)[8]) const {
+        f32x4 a = {v[0], v[1], v[2], v[3]}, b = {v[4], v[5], v[6], v[7]};
+        uint32_t u = i / F::UNIT;
+        first[u] = a;
+        if (F::UNIT == 8) second[u] = b;
+        else first[u + 1] = b;
     }
 };
 
@@ -141,8 +140,7 @@ RF_INLINE void gemv_float_rows(const MatmulArgs &a, uint32_t block, uint32_t blo
     SingleFloat<F, R> x = SingleFloat<F, R>::of(a.columns);
     Stream<F, R, F::DEPTH * 2 / R, 1, SingleFloat<F, R>> stream;
     stream.begin(a, a.part[0].which, block);
-    wait_for_inputs();
-    x.fill(a);
+    normalize_row(a, SingleFloat<F, R>::padded(a.columns), x);
     stream.run(a, x, block, blocks, 0, 1);
 }
 
@@ -150,7 +148,7 @@ template <typename F>
 RF_INLINE void gemv_float_stage(const MatmulArgs &a, uint32_t block, uint32_t blocks) {
     if (a.columns % F::UNIT != 0) {
         wait_for_inputs();
-        return odd_rows<F>(a, norm_factor(a), block, blocks);
+        return odd_rows<F>(a, a.norm.gain ? odd_factor(a) : 1, block, blocks);
     }
     if (two_rows(a, blocks)) gemv_float_rows<F, 2>(a, block, blocks);
     else gemv_float_rows<F, 1>(a, block, blocks);

@@ -64,8 +64,8 @@ typedef const RF_GLOBAL uint8_t *Bytes;
 RF_INLINE u32x4 load16(Bytes p, uint32_t offset) { return load_stream((const RF_GLOBAL u32x4 *)(p + offset)); }
 RF_INLINE u32x2 load8(Bytes p, uint32_t offset) { return load_stream((const RF_GLOBAL u32x2 *)(p + offset)); }
 RF_INLINE uint32_t load4(Bytes p, uint32_t offset) { return load_stream((const RF_GLOBAL uint32_t *)(p + offset)); }
-RF_INLINE uint32_t load2(Bytes p, uint32_t offset) { return *(const RF_GLOBAL uint16_t *)(p + offset); }
-RF_INLINE uint32_t load1(Bytes p, uint32_t offset) { return p[offset]; }
+RF_INLINE uint16_t load2(Bytes p, uint32_t offset) { return *(const RF_GLOBAL uint16_t *)(p + offset); }
+RF_INLINE uint8_t load1(Bytes p, uint32_t offset) { return p[offset]; }
 
 RF_INLINE float low_half(uint32_t pair) { return half_to_float((uint16_t)pair); }
 RF_INLINE float high_half(uint32_t pair) { return half_to_float((uint16_t)(pair >> 16)); }
@@ -133,7 +133,7 @@ RF_INLINE void look_up_e2m1(u32x4 q, uint32_t (&w)[8]) {
 //   SPLIT    whether d0 and d1 differ, MINIMUM whether m0 or m1 is not zero, HALVES whether m0 and m1 differ
 //   UNIT     numbers of a unit
 //   DEPTH    loads of a unit that a lane has registers for, two rows at a time
-//   Raw      what a lane loads of a unit
+//   Raw      what a lane loads of a unit, in the types of memory: widened, it would be waited for at once
 //   load     unit `u`, counted from where `at` begins
 //   expand   32 numbers as signed bytes in order
 //   factors  of the unit whose number in its block of 8 is `g`
@@ -145,7 +145,7 @@ struct Q4_0 : Layout<128, 16, 0, 0> {
     static constexpr int UNIT = 32, DEPTH = 2;
     struct Raw {
         u32x4 q;
-        uint32_t d;
+        uint16_t d;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) { return {load16(at.p0, u * 16), load2(at.p1, u * 2)}; }
     // 16·(q − 8): the nibble, which was packed as two's complement, at the top of its byte.
@@ -186,7 +186,8 @@ struct Q5_0 : Layout<128, 32, 16, 0> {
     static constexpr int UNIT = 32, DEPTH = 2;
     struct Raw {
         u32x4 q;
-        uint32_t high, d;
+        uint32_t high;
+        uint16_t d;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) {
         return {load16(at.p0, u * 16), load4(at.p1, u * 4), load2(at.p2, u * 2)};
@@ -230,7 +231,7 @@ struct Q8_0 : Layout<128, 128, 16, 0> {
     static constexpr int UNIT = 32, DEPTH = 1;
     struct Raw {
         u32x4 a, b;
-        uint32_t d;
+        uint16_t d;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) {
         return {load16(at.p0, u * 16), load16(at.p1, u * 16), load2(at.p2, u * 2)};
@@ -266,13 +267,13 @@ struct MXFP4 : Layout<128, 8, 0, 0> {
     static constexpr int UNIT = 32, DEPTH = 2;
     struct Raw {
         u32x4 q;
-        uint32_t e;
+        uint8_t e;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) { return {load16(at.p0, u * 16), load1(at.p1, u)}; }
     RF_INLINE void expand(const Raw &r, uint32_t (&w)[8]) { look_up_e2m1(r.q, w); }
     // 2^(e − 128), which meets numbers that are doubled; exponents 0 and 1 are subnormal.
     RF_INLINE Factors factors(const Raw &r, uint32_t) {
-        float d = bit_cast<float>(r.e < 2 ? 0x200000u << r.e : (r.e - 1) << 23);
+        float d = bit_cast<float>(r.e < 2 ? 0x200000u << r.e : (uint32_t)(r.e - 1) << 23);
         return {d, d, 0, 0};
     }
 };
@@ -284,7 +285,8 @@ struct Q2_K : Layout<64, 16, 4, 0> {
     static constexpr int UNIT = 32, DEPTH = 2;
     struct Raw {
         u32x2 q;
-        uint32_t scales, dm;
+        uint16_t scales;
+        uint32_t dm;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) {
         return {load8(at.p0, u * 8), load2(at.p1, u * 2), load4(at.p2, u / 8 * 4)};
@@ -307,7 +309,9 @@ struct Q3_K : Layout<64, 32, 12, 2> {
     static constexpr int UNIT = 32, DEPTH = 2;
     struct Raw {
         u32x2 q;
-        uint32_t high, low_scales, high_scales, d;
+        uint32_t high;
+        uint8_t low_scales, high_scales;
+        uint16_t d;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) {
         uint32_t scales = u / 8 * 12;
@@ -322,7 +326,7 @@ struct Q3_K : Layout<64, 32, 12, 2> {
     }
     RF_INLINE Factors factors(const Raw &r, uint32_t g) {
         float d = low_half(r.d) * 0.03125f;
-        uint32_t upper = r.high_scales >> (4 * (g & 1));
+        uint32_t upper = (uint32_t)r.high_scales >> (4 * (g & 1));
         int a = (int)((r.low_scales & 15) | (upper & 3) << 4) - 32;
         int b = (int)((r.low_scales >> 4) | (upper & 12) << 2) - 32;
         return {d * (float)a, d * (float)b, 0, 0};
@@ -379,7 +383,7 @@ struct Q6_K : Layout<128, 64, 16, 2> {
     struct Raw {
         u32x4 q;
         u32x2 high;
-        uint32_t scales, d;
+        uint16_t scales, d;
     };
     RF_INLINE Raw load(const Planes &at, uint32_t u) {
         return {load16(at.p0, u * 16), load8(at.p1, u * 8), load2(at.p2, u * 2), load2(at.p3, u / 8 * 2)};

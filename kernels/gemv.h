@@ -14,21 +14,93 @@ extern __shared__ __align__(16) uint8_t matmul_shared[];
 
 // ------------------------------------------------------------------------------------------ activations of one row
 
-// 1 / rms of a row, or 1 without a norm. Needs a block; `columns` is any number.
-RF_INLINE float norm_factor(const MatmulArgs &a) {
-    __shared__ float scratch[RF_GROUPS];
-    if (!a.norm.gain) return 1;
-    float sum = 0;
-    if (a.columns % 4 == 0) {
-        for (uint32_t i = thread_index() * 4; i < a.columns; i += RF_BLOCK_SIZE * 4) {
-            f32x4 x = read_floats(a.x + i);
-            sum += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+// A barrier for shared memory alone: loads of weights stay on their way.
+RF_INLINE void shared_barrier() {
+#if RF_AMD && !RF_WMMA_GFX12
+    asm volatile("s_waitcnt lgkmcnt(0)\n\ts_barrier" ::: "memory");
+#else
+    barrier();
+#endif
+}
+
+// Eight neighbours of the row and their gains, which no kernel writes; behind the end 0 and 1.
+struct Piece {
+    float x[8], gain[8];
+
+    RF_METHOD void read(const float *from, uint32_t i, uint32_t columns, float (&to)[8]) const {
+        RF_UNROLL for (int half = 0; half < 2; half++) {
+            if (i + 4 * half >= columns) return;
+            f32x4 v = read_floats(from + i + 4 * half);
+            to[4 * half] = v.x, to[4 * half + 1] = v.y, to[4 * half + 2] = v.z, to[4 * half + 3] = v.w;
         }
-    } else {
-        for (uint32_t i = thread_index(); i < a.columns; i += RF_BLOCK_SIZE) sum += a.x[i] * a.x[i];
     }
-    sum = block_sum<RF_BLOCK_SIZE>(sum, scratch);
+    RF_METHOD void read_gain(const MatmulArgs &a, uint32_t i) {
+        RF_UNROLL for (int k = 0; k < 8; k++) gain[k] = 1;
+        read(a.norm.gain, i, a.columns, gain);
+    }
+    RF_METHOD void read_x(const MatmulArgs &a, uint32_t i) {
+        RF_UNROLL for (int k = 0; k < 8; k++) x[k] = 0;
+        read(a.x, i, a.columns, x);
+    }
+    RF_METHOD float squares() const {
+        float sum = 0;
+        RF_UNROLL for (int k = 0; k < 8; k++) sum = __builtin_fmaf(x[k], x[k], sum);
+        return sum;
+    }
+};
+
+// 1 / rms from every thread's share of the sum of squares.
+RF_INLINE float norm_factor(const MatmulArgs &a, float sum) {
+    __shared__ float scratch[RF_GROUPS];
+    sum = group_sum(sum);
+    if (lane32() == 0) scratch[group32()] = sum;
+    shared_barrier();
+    sum = 0;
+    RF_UNROLL for (int i = 0; i < RF_GROUPS; i++) sum += scratch[i];
     return inverse_sqrt(sum / (float)a.columns + a.norm.epsilon);
+}
+
+constexpr uint32_t TURN = RF_BLOCK_SIZE * 8; // elements that a block takes at a time
+
+// Waits for the row and calls put(i, numbers) for each eight of `padded` elements; `columns` is a multiple of 4.
+template <typename Put>
+RF_INLINE void take_row(const MatmulArgs &a, uint32_t padded, const Put &to) {
+    wait_for_inputs();
+    Piece now, next;
+    now.read_x(a, thread_index() * 8);
+    for (uint32_t i = thread_index() * 8; i < padded; i += TURN) {
+        next.read_x(a, i + TURN);
+        to.put(i, now.x);
+        RF_UNROLL for (int k = 0; k < 8; k++) now.x[k] = next.x[k];
+    }
+    shared_barrier();
+}
+
+// The same, normalised. A thread's first eight stay in registers in between, and their gains come before the row.
+template <typename Put>
+RF_INLINE void normalize_row(const MatmulArgs &a, uint32_t padded, const Put &to) {
+    if (!a.norm.gain) return take_row(a, padded, to);
+    uint32_t i = thread_index() * 8;
+    Piece now;
+    now.read_gain(a, i);
+    wait_for_inputs();
+    now.read_x(a, i);
+    float sum = now.squares();
+    for (uint32_t j = i + TURN; j < a.columns; j += TURN) {
+        Piece other;
+        other.read_x(a, j);
+        sum += other.squares();
+    }
+    float factor = norm_factor(a, sum);
+    while (i < padded) {
+        float v[8];
+        RF_UNROLL for (int k = 0; k < 8; k++) v[k] = now.x[k] * factor * now.gain[k];
+        to.put(i, v);
+        i += TURN;
+        now.read_gain(a, i);
+        now.read_x(a, i);
+    }
+    shared_barrier();
 }
 
 // Shared memory of integer kernels: bytes 0–15 of all units, bytes 16–31 of all units, scales; so lanes that read
@@ -37,40 +109,15 @@ struct SharedActs {
     u32x4 *first, *second;
     f32x2 *scales;
 
+    RF_INLINE uint32_t padded(uint32_t columns) { return (columns + 1023) / 1024 * 1024; }
     RF_INLINE SharedActs of(uint32_t columns) {
-        uint32_t units = (columns + 1023) / 1024 * 32;
+        uint32_t units = padded(columns) / 32;
         u32x4 *q = (u32x4 *)matmul_shared;
         return {q, q + units, (f32x2 *)(q + 2 * units)};
     }
-    RF_METHOD Acts unit(uint32_t u) const {
-        Acts x;
-        put(first[u], second[u], x.q);
-        x.d = scales[u].x;
-        x.s = scales[u].y;
-        return x;
-    }
-};
-
-// 8 activations, normalised, from element `i`; zeros behind the end.
-RF_INLINE void read8(const MatmulArgs &a, uint32_t i, float factor, float (&v)[8]) {
-    RF_UNROLL for (int k = 0; k < 8; k++) v[k] = 0;
-    if (i >= a.columns) return;
-    RF_UNROLL for (int half = 0; half < 2; half++) {
-        f32x4 x = read_floats(a.x + i + 4 * half);
-        f32x4 gain = {1, 1, 1, 1};
-        if (a.norm.gain) gain = read_floats(a.norm.gain + i + 4 * half);
-        v[4 * half] = x.x * factor * gain.x, v[4 * half + 1] = x.y * factor * gain.y;
-        v[4 * half + 2] = x.z * factor * gain.z, v[4 * half + 3] = x.w * factor * gain.w;
-    }
-}
-
-// Normalises and quantises the row. Four lanes make a block of 32.
-RF_INLINE void quantize_row(const MatmulArgs &a, const SharedActs &to) {
-    float factor = norm_factor(a);
-    uint32_t padded = (a.columns + 1023) / 1024 * 1024;
-    for (uint32_t i = thread_index() * 8; i < padded; i += RF_BLOCK_SIZE * 8) {
-        float v[8], most = 0;
-        read8(a, i, factor, v);
+    // Four lanes have a block of 32.
+    RF_METHOD void put(uint32_t i, const float (&v)[8]) const {
+        float most = 0;
         RF_UNROLL for (int k = 0; k < 8; k++) most = __builtin_fmaxf(most, __builtin_fabsf(v[k]));
         float d = group_max<4>(most) / 127.0f;
         float inverse = d > 0 ? 1.0f / d : 0.0f;
@@ -82,12 +129,18 @@ RF_INLINE void quantize_row(const MatmulArgs &a, const SharedActs &to) {
             words[k / 4] |= ((uint32_t)q & 255) << (8 * (k % 4));
         }
         sum = group_sum<4>(sum);
-        u32x2 *half = (u32x2 *)(i % 32 < 16 ? to.first : to.second);
+        u32x2 *half = (u32x2 *)(i % 32 < 16 ? first : second);
         half[i / 32 * 2 + i % 16 / 8] = {words[0], words[1]};
-        if (i % 32 == 0) to.scales[i / 32] = {d, d * (float)sum};
+        if (i % 32 == 0) scales[i / 32] = {d, d * (float)sum};
     }
-    barrier();
-}
+    RF_METHOD Acts unit(uint32_t u) const {
+        Acts x;
+        set_words(first[u], second[u], x.q);
+        x.d = scales[u].x;
+        x.s = scales[u].y;
+        return x;
+    }
+};
 
 // ------------------------------------------------------------------------------------------------- rows of weights
 
@@ -152,7 +205,7 @@ RF_INLINE float reduce(float (&v)[K]) {
         bool upper = lane32() & Mask;
         float half[K / 2];
         RF_UNROLL for (int i = 0; i < K / 2; i++) {
-            half[i] = (upper ? v[i + K / 2] : v[i]) + shuffle_xor(upper ? v[i] : v[i + K / 2], Mask);
+            half[i] = (upper ? v[i + K / 2] : v[i]) + shuffle_xor_by<Mask>(upper ? v[i] : v[i + K / 2]);
         }
         return reduce<K / 2, Mask / 2>(half);
     }
@@ -166,7 +219,7 @@ RF_INLINE void finish_rows(const MatmulArgs &a, const TilePlace &p, uint32_t fir
     uint32_t index = lane32() / LANES, t = index % N, row = p.row + group32();
     bool writes = lane32() % LANES == 0 && t < count;
     if (R == 2 && paired(a)) {
-        float up = shuffle_xor(v, 16);
+        float up = shuffle_xor_by<16>(v);
         if (writes && index < N && row < a.part[0].matrix.rows) finish_pair(a, first + t, row, v, up);
         return;
     }

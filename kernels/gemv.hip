@@ -41,8 +41,7 @@ RF_INLINE void gemv_rows(const MatmulArgs &a, uint32_t block, uint32_t blocks) {
     SharedActs acts = SharedActs::of(a.columns);
     typename SingleStream<F, R>::Type stream;
     stream.begin(a, 0, block);
-    wait_for_inputs();
-    quantize_row(a, acts);
+    normalize_row(a, SharedActs::padded(a.columns), acts);
     stream.run(a, {acts}, block, blocks, 0, 1);
     if constexpr (!SameFormat<F, G>::YES) {
         typename SingleStream<G, R>::Type other;
@@ -104,7 +103,7 @@ struct Batch {
             const u32x4 *p = (const u32x4 *)(q + (uint64_t)t * columns) + at * 2;
             f32x2 scale = (scales + (uint64_t)t * (columns / 32))[at];
             Acts x;
-            put(read16(p), read16(p + 1), x.q);
+            set_words(read16(p), read16(p + 1), x.q);
             x.d = inside ? scale.x : 0;
             x.s = inside ? scale.y : 0;
             RF_UNROLL for (int r = 0; r < 2; r++) sums[t][r] = multiply<F>(w[r], f[r], x, sums[t][r]);

@@ -23,7 +23,7 @@ RF_INLINE f32x4 read_floats(const void *p) {
     return {bit_cast<float>(v.x), bit_cast<float>(v.y), bit_cast<float>(v.z), bit_cast<float>(v.w)};
 }
 
-RF_INLINE void put(u32x4 a, u32x4 b, uint32_t (&w)[8]) {
+RF_INLINE void set_words(u32x4 a, u32x4 b, uint32_t (&w)[8]) {
     w[0] = a.x, w[1] = a.y, w[2] = a.z, w[3] = a.w;
     w[4] = b.x, w[5] = b.y, w[6] = b.z, w[7] = b.w;
 }

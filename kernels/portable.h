@@ -264,7 +264,10 @@ RF_INLINE uint32_t shuffle_xor_by(uint32_t v) {
     return (uint32_t)__builtin_amdgcn_ds_swizzle((int)v, Mask << 10 | 0x1f);
 #elif RF_AMD
     if constexpr (Mask < 16) return (uint32_t)__builtin_amdgcn_mov_dpp((int)v, 0x160 | Mask, 0xf, 0xf, true); // row_xmask
-    return __builtin_amdgcn_permlanex16(v, v, 0x76543210u, 0xfedcba98u, false, false);
+    // Clang 19 moves it behind branches that end the lanes which it reads, unless something must stay in place.
+    uint32_t other = __builtin_amdgcn_permlanex16(v, v, 0x76543210u, 0xfedcba98u, false, false);
+    asm volatile("" : "+v"(other));
+    return other;
 #else
     return __shfl_xor_sync(0xffffffffu, v, Mask, 32);
 #endif
