@@ -7,6 +7,7 @@
 //! empty for none), `NVCC` and `CUDA_ARCH` (code for NVIDIA's architectures too), and for tuning `ROCFORGE_BLOCK_SIZE`,
 //! `ROCFORGE_WARP_SIZE`, `ROCFORGE_USE_LDS`, `ROCFORGE_LDS_SIZE`, `ROCFORGE_TILE_K`, `ROCFORGE_TILE_N`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -28,8 +29,9 @@ const TUNING: [(&str, &str, std::ops::RangeInclusive<u32>); 6] = [
     ("ROCFORGE_TILE_N", "RF_TILE_N", 16..=256),
 ];
 
-/// Threads of a block of the matrix-vector kernels, unless the environment says otherwise.
-const BLOCK_SIZE: u32 = 512;
+/// Threads of a block of the matrix-vector kernels, and rows of activations of a block of the matrix-matrix kernels,
+/// unless the environment says otherwise. The Rust side launches by them.
+const SHARED_WITH_RUST: [(&str, u32); 2] = [("RF_BLOCK_SIZE", 512), ("RF_TILE_N", 64)];
 
 /// The file that includes all others.
 const MAIN: &str = "all.hip";
@@ -57,26 +59,23 @@ fn main() {
     write_table(&out, &objects);
 }
 
-/// The tuning macros that the environment sets; the block size also goes to the Rust side, which launches.
+/// The tuning macros: those that the environment sets, and those that the Rust side has to know.
 fn tuning() -> Vec<String> {
-    let mut defines = Vec::new();
-    let mut block_size = BLOCK_SIZE;
+    let mut values: BTreeMap<&str, u32> = SHARED_WITH_RUST.into();
     for (variable, name, range) in TUNING {
         println!("cargo:rerun-if-env-changed={variable}");
         let Ok(text) = env::var(variable) else { continue };
         let value: u32 = text.parse().unwrap_or_else(|_| panic!("{variable} is '{text}', which is no number"));
-        assert!(range.contains(&value), "{variable} is {value}, it may be {} to {}", range.start(), range.end());
-        match name {
-            "RF_BLOCK_SIZE" => {
-                assert!(value.is_multiple_of(64), "{variable} is {value}, it must be a multiple of 64");
-                block_size = value;
-            }
-            _ => defines.push(format!("-D{name}={value}")),
-        }
+        let (least, most) = (range.start(), range.end());
+        assert!(range.contains(&value), "{variable} is {value}, it may be {least} to {most}");
+        values.insert(name, value);
     }
-    defines.push(format!("-DRF_BLOCK_SIZE={block_size}"));
-    println!("cargo:rustc-env=RF_BLOCK_SIZE={block_size}");
-    defines
+    assert!(values["RF_BLOCK_SIZE"].is_multiple_of(64), "ROCFORGE_BLOCK_SIZE must be a multiple of 64");
+    assert!(values["RF_TILE_N"].is_multiple_of(16), "ROCFORGE_TILE_N must be a multiple of 16");
+    for (name, _) in SHARED_WITH_RUST {
+        println!("cargo:rustc-env={name}={}", values[name]);
+    }
+    values.into_iter().map(|(name, value)| format!("-D{name}={value}")).collect()
 }
 
 fn jobs() -> Vec<Job> {

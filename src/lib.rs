@@ -8,7 +8,7 @@
 //!    verbs.
 //! 3. [`tokenizer`], [`chat`], [`sampler`]: text to tokens, conversations to text, logits to a token.
 //! 4. [`placement`]: which layers go where; [`engine`]: threads and loaded models; [`session`]: one sequence, the only thing that changes.
-//!    [`selftest`]: whether a device computes what the CPU does.
+//!    [`selftest`]: whether a device computes what the CPU does; [`synth`]: models of random weights.
 //! 5. [`capi`]: the same for C, in `include/rocmforge.h`.
 //!
 //! Everything fallible returns [`Error`], whose messages name the file, the place and the remedy. The library never
@@ -28,6 +28,6 @@ macro_rules! careful {
         pub mod $name;
     )* };
 }
-careful! { capi chat engine error gguf load placement selftest session tensor tokenizer }
+careful! { capi chat engine error gguf load placement selftest session synth tensor tokenizer }
 
 pub use error::{Error, Result};

@@ -10,6 +10,11 @@ use crate::backend::WorkShape;
 /// Threads of a block of the matrix-vector kernels; build.rs compiles them for it.
 pub const BLOCK_SIZE: u32 = parse(env!("RF_BLOCK_SIZE"));
 
+/// Weight rows of a block of the matrix-matrix kernels (`RF_TILE_M`).
+const TILE_M: u32 = 128;
+/// Rows of activations of such a block; build.rs compiles them for it.
+const TILE_N: u32 = parse(env!("RF_TILE_N"));
+
 /// Threads of a block of all other kernels.
 pub const ROW_THREADS: u32 = 256;
 
@@ -87,7 +92,9 @@ impl Tuning {
     ) -> Launch {
         let groups = BLOCK_SIZE / 32;
         if args.n as usize > FEW_ROWS && !exact {
-            return kernel.launch([rows.div_ceil(64), args.n.div_ceil(64), args.parts], 256, 0, args);
+            let most = args.part.iter().map(|part| part.matrix.rows).max().unwrap_or(0);
+            let grid = [most.div_ceil(TILE_M), args.n.div_ceil(TILE_N), args.parts];
+            return kernel.launch(grid, ROW_THREADS, 0, args);
         }
         // As many blocks as run at once: each goes over its rows, and quantises the activations for itself.
         let blocks = rows.div_ceil(groups).min(self.multiprocessors * 1024 / BLOCK_SIZE).max(1);

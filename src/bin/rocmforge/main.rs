@@ -5,6 +5,7 @@ mod devices;
 mod generate;
 mod inspect;
 mod perplexity;
+mod synth;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// List the GPUs, and why one is not used
     Devices,
+    /// Write a model of random weights, for measuring
+    Synth(synth::SynthArgs),
     /// Check that a GPU computes what the CPU does
     Selftest(devices::SelftestArgs),
 }
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::inspect(args),
         Command::Perplexity(args) => perplexity::perplexity(args),
         Command::Bench(args) => bench::bench(args),
+        Command::Synth(args) => synth::synth(args),
         Command::Devices => devices::devices(),
         Command::Selftest(args) => devices::selftest(args),
     };

@@ -42,7 +42,8 @@ pub fn decode(line: &Line, number: u32) -> Result<Decoded, String> {
         return Ok(Decoded { insts: vec![inst], next: Next::Branch { target, conditional: name != "s_branch" } });
     }
     if let Some(run) = flow::simple(name) {
-        let next = if name == "s_endpgm" { Next::Nowhere } else { Next::Following };
+        // A trap ends the launch: what follows it is for the hardware's trap handler.
+        let next = if matches!(name, "s_endpgm" | "s_trap") { Next::Nowhere } else { Next::Following };
         return Ok(Decoded { insts: vec![Inst::new(run, number)], next });
     }
     let text = Text::parse(&line.text);

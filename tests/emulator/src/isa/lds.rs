@@ -14,7 +14,7 @@ fn addresses(wave: &Wave, inst: &Inst, offset: u32) -> [u64; LANES] {
     let from = wave.row(inst.src[0]);
     let mut at = [0; LANES];
     for lane in 0..LANES {
-        at[lane] = u64::from(from[lane]) + u64::from(offset);
+        at[lane] = u64::from(from[lane].wrapping_add(offset));
     }
     at
 }

@@ -43,7 +43,8 @@ fn div_scale(value: f32, denominator: f32, numerator: f32) -> (f32, bool) {
         return nothing;
     }
     let is_denominator = value == denominator;
-    let subnormal = |x: f32| x != 0.0 && x.abs() < f32::MIN_POSITIVE;
+    // Also of quotients that are too small to be told from zero.
+    let subnormal = |x: f32| x.abs() < f32::MIN_POSITIVE;
     if exponent(numerator) - exponent(denominator) >= 96 {
         // The quotient is near infinity: the denominator grows, and the quotient with it afterwards.
         (if is_denominator { scaled(64) } else { value }, true)
@@ -69,7 +70,7 @@ fn div_scale64(value: f64, denominator: f64, numerator: f64) -> (f64, bool) {
         return (f64::NAN, false);
     }
     let is_denominator = value == denominator;
-    let subnormal = |x: f64| x != 0.0 && x.abs() < f64::MIN_POSITIVE;
+    let subnormal = |x: f64| x.abs() < f64::MIN_POSITIVE;
     if exponent(numerator) - exponent(denominator) >= 768 {
         (if is_denominator { scaled(128) } else { value }, true)
     } else if subnormal(denominator) {
@@ -87,8 +88,8 @@ fn div_scale64(value: f64, denominator: f64, numerator: f64) -> (f64, bool) {
     }
 }
 
-/// The quotient with the special cases of division put right.
-fn div_fixup(quotient: f64, denominator: f64, numerator: f64) -> f64 {
+/// The quotient with the special cases of division put right; `underflows` if the exponents say that it is zero.
+fn div_fixup(quotient: f64, denominator: f64, numerator: f64, underflows: bool) -> f64 {
     let sign = denominator.is_sign_negative() != numerator.is_sign_negative();
     let signed = |x: f64| if sign { -x } else { x };
     if denominator.is_nan() || numerator.is_nan() {
@@ -98,9 +99,27 @@ fn div_fixup(quotient: f64, denominator: f64, numerator: f64) -> f64 {
         (n, d) if n == 0.0 && d == 0.0 || n.is_infinite() && d.is_infinite() => f64::NAN,
         (n, d) if d == 0.0 || n.is_infinite() => signed(f64::INFINITY),
         (n, d) if n == 0.0 || d.is_infinite() => signed(0.0),
+        _ if underflows => signed(0.0),
+        // The steps before this overflowed.
         _ if quotient.is_nan() => signed(f64::INFINITY),
         _ => signed(quotient.abs()),
     }
+}
+
+/// Whether the quotient of two numbers is below every subnormal one, by their exponents in the encoding.
+fn underflows(denominator: f32, numerator: f32) -> bool {
+    let exponent = |x: f32| (x.to_bits() >> 23 & 255) as i32;
+    exponent(numerator) - exponent(denominator) < -150
+}
+
+fn underflows64(denominator: f64, numerator: f64) -> bool {
+    let exponent = |x: f64| (x.to_bits() >> 52 & 2047) as i32;
+    exponent(numerator) - exponent(denominator) < -1075
+}
+
+fn div_fixup32(quotient: f32, denominator: f32, numerator: f32) -> f32 {
+    let (q, d, n) = (f64::from(quotient), f64::from(denominator), f64::from(numerator));
+    div_fixup(q, d, n, underflows(denominator, numerator)) as f32
 }
 
 fn write_div_scale<L: Lane>(wave: &mut Wave, inst: &Inst, scale: impl Fn(usize) -> (L::Value, bool)) {
@@ -125,6 +144,12 @@ fn div_fmas<L: Lane>(wave: &mut Wave, inst: &Inst, compute: impl Fn(usize, bool)
         *out = compute(lane, vcc >> lane & 1 != 0);
     }
     L::write(wave, inst, &out);
+}
+
+/// `a * b + c` times 2^64 or its inverse, rounded once.
+fn scaled_fma(a: f32, b: f32, c: f32) -> f32 {
+    let up = c.to_bits() >> 23 & 255 > 127;
+    ((f64::from(a) * f64::from(b) + f64::from(c)) * if up { 2f64.powi(64) } else { 2f64.powi(-64) }) as f32
 }
 
 macro_rules! special {
@@ -156,8 +181,7 @@ macro_rules! special {
             code: versions!(|wave, inst| {
                 let (a, b, c) = (F32::read(wave, inst, 0), F32::read(wave, inst, 1), F32::read(wave, inst, 2));
                 div_fmas::<F32>(wave, inst, |l, scale| {
-                    let sum = a[l].mul_add(b[l], c[l]);
-                    if scale { ldexp(sum, if c[l].to_bits() >> 23 & 255 > 127 { 64 } else { -64 }) } else { sum }
+                    if scale { scaled_fma(a[l], b[l], c[l]) } else { a[l].mul_add(b[l], c[l]) }
                 });
             }),
         },
@@ -175,17 +199,17 @@ macro_rules! special {
         Row {
             name: "v_div_fixup_f32",
             slots: &[Slot::Dst(Ty::F32), Slot::Src(Ty::F32), Slot::Src(Ty::F32), Slot::Src(Ty::F32)],
-            code: lanewise!((q: F32, d: F32, n: F32) -> F32 = div_fixup(f64::from(q), f64::from(d), f64::from(n)) as f32),
+            code: lanewise!((q: F32, d: F32, n: F32) -> F32 = div_fixup32(q, d, n)),
         },
         Row {
             name: "v_div_fixup_f16",
             slots: &[Slot::Dst(Ty::F16), Slot::Src(Ty::F16), Slot::Src(Ty::F16), Slot::Src(Ty::F16)],
-            code: lanewise!((q: F16, d: F16, n: F16) -> F16 = div_fixup(f64::from(q), f64::from(d), f64::from(n)) as f32),
+            code: lanewise!((q: F16, d: F16, n: F16) -> F16 = div_fixup(f64::from(q), f64::from(d), f64::from(n), false) as f32),
         },
         Row {
             name: "v_div_fixup_f64",
             slots: &[Slot::Dst(Ty::F64), Slot::Src(Ty::F64), Slot::Src(Ty::F64), Slot::Src(Ty::F64)],
-            code: lanewise!((q: F64, d: F64, n: F64) -> F64 = div_fixup(q, d, n)),
+            code: lanewise!((q: F64, d: F64, n: F64) -> F64 = div_fixup(q, d, n, underflows64(d, n))),
         }]
     };
 }

@@ -160,17 +160,10 @@ KERNEL local_out_of_bounds(u32 *out, u32 at) {
     out[thread()] = values[thread() + at];
 }
 
-// Wrong: nobody wrote it.
-KERNEL uninitialised(u32 *out) {
-    __shared__ u32 values[32];
-    out[thread()] = values[thread()];
-}
+extern __shared__ u32 dynamic[];
 
-// An instruction of graphics shaders, which nothing here should need.
-KERNEL unknown(u32 *out) {
-    asm volatile("v_cubeid_f32 v0, v0, v0, v0" ::: "v0");
-    out[0] = 1;
-}
+// Wrong: nobody wrote it.
+KERNEL uninitialised(u32 *out) { out[thread()] = dynamic[thread()]; }
 
 KERNEL endless(u32 *out) {
     while (__hip_atomic_load(out, RELAXED) == 0) {
