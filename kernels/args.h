@@ -157,7 +157,7 @@ struct AttendArgs {
     uint32_t window; // a row sees itself and the `window − 1` tokens before it; 0: all
     uint32_t n;
     float *partial;     // attend_decode alone: [n][n_head][splits][head_dim] sums, then [n][n_head][splits]{max, sum}
-    uint32_t *counters; // [n][n_head_kv], zero before and after
+    uint32_t *counters; // [n][blocks of a row and share], zero before and after
     uint32_t splits;    // at most 256
     uint32_t unused;
 };

@@ -3,15 +3,16 @@
 //
 // | kernel | {d} | {g} | grid |
 // |---|---|---|---|
-// | attend_decode_f16_{d}_g{g} | 64, 128, 256 | 1, 2, 3, 4, 8 | (n_head_kv, splits, n) |
-// | attend_decode_f16_512_g4, attend_decode_f32_{d}_g4 | 128, 512 | 4 | (n_head_kv, splits, n) |
+// | attend_decode_f16_{d}_g{g} | 64, 128, 256 | 1, 2, 3, 4, 8 | (n_head_kv · ceil(group / g), splits, n) |
+// | attend_decode_f16_512_g4, attend_decode_f32_{d}_g4 | 128, 512 | 4 | (n_head_kv · ceil(group / g), splits, n) |
 // | attend_prefill_f16_{d} | 64, 128, 256, 512 | | any; n_head_kv · ceil(n · group / tile) have work |
 // | attend_prefill_f32_{d} | 128, 512 | | any; as above |
 //
 // All have 256 threads and static shared memory. The host takes the least {d} that is not less than head_dim (a multiple
-// of 8, up to 512), and the least {g} that is not less than group = n_head / n_head_kv, or the greatest there is: larger
-// groups take several passes. A prefill's tile is 4 queries in the forms for f32 and for 512; else 128 where there are
-// matrix units for half precision and a wave has 32 lanes, 64 where it has 64, and 8 where there are no such units.
+// of 8, up to 512), and the least {g} that is not less than group = n_head / n_head_kv, or the greatest there is. A
+// prefill's tile is 4 queries in the forms for f32 and for 512; else 128 where there are
+// matrix units for half precision and a wave has 32 lanes (AMD with heads over 128: 64), 64 where it has 64, and 8 where
+// there are no such units.
 // A split is at least a page; 256 splits are the most.
 //
 // `attend_decode` with `k` reads positions, pages and the cache before it waits for the kernels ahead of it: between two
@@ -139,6 +140,31 @@ RF_INLINE void load_batch(Batch<S> &batch, const AttendRange &range, ChunkPages 
     }
 }
 
+// The loads of a chunk in their order: its batches of keys, then its batches of values. Two are in flight at a time, the
+// first two from before the queries are there.
+template <typename S>
+struct Flight {
+    ChunkPages pages;
+    uint32_t last, batches; // the last position, relative to the chunk, and the batches up to there
+    Batch<S> now, next;
+};
+template <typename S>
+RF_INLINE void load_next(Flight<S> &flight, const AttendRange &range, uint32_t i) {
+    bool keys = i < flight.batches;
+    load_batch<S>(flight.next, range, flight.pages, keys ? range.keys : range.values, flight.last,
+                  keys ? i : i - flight.batches);
+}
+template <typename S>
+RF_INLINE Flight<S> begin_chunk(const AttendRange &range, uint32_t chunk) {
+    Flight<S> flight;
+    flight.last = least(range.end - chunk, RF_CHUNK) - 1;
+    flight.batches = flight.last / S::BATCH + 1;
+    flight.pages = chunk_pages(range, chunk);
+    load_batch<S>(flight.now, range, flight.pages, range.keys, flight.last, 0);
+    load_next<S>(flight, range, 1);
+    return flight;
+}
+
 // Puts the row that is not in the cache yet in place of what was read for it.
 template <typename S>
 RF_INLINE void take_own(Batch<S> &batch, const typename S::Element *own_row, uint32_t own, uint32_t last, uint32_t b) {
@@ -158,17 +184,16 @@ RF_INLINE void score_batch(const Batch<S> &batch, typename S::Shared &shared, ui
     float scores[G * S::KEYS];
     RF_UNROLL for (int i = 0; i < G * S::KEYS; i++) scores[i] = 0;
     RF_UNROLL for (int v = 0; v < S::VECTORS; v++) {
-        float keys[S::KEYS][8];
-        RF_UNROLL for (int u = 0; u < S::KEYS; u++) S::Cache::numbers(batch.rows[u][v], keys[u]);
-        RF_UNROLL for (int g = 0; g < G; g++) {
-            f32x4 low = *(const f32x4 *)&shared.work.q[g][v][0][lane * 4];
-            f32x4 high = *(const f32x4 *)&shared.work.q[g][v][1][lane * 4];
-            RF_UNROLL for (int u = 0; u < S::KEYS; u++) {
-                const float *k = keys[u];
-                float dot = scores[g * S::KEYS + u];
-                dot += low.x * k[0], dot += low.y * k[1], dot += low.z * k[2], dot += low.w * k[3];
-                dot += high.x * k[4], dot += high.y * k[5], dot += high.z * k[6], dot += high.w * k[7];
-                scores[g * S::KEYS + u] = dot;
+        RF_UNROLL for (int half = 0; half < 2; half++) {
+            f32x4 keys[S::KEYS];
+            RF_UNROLL for (int u = 0; u < S::KEYS; u++) keys[u] = S::Cache::four(batch.rows[u][v], half);
+            RF_UNROLL for (int g = 0; g < G; g++) {
+                f32x4 q = *(const f32x4 *)&shared.work.q[g][v][half][lane * 4];
+                RF_UNROLL for (int u = 0; u < S::KEYS; u++) {
+                    float dot = scores[g * S::KEYS + u];
+                    dot += q.x * keys[u].x, dot += q.y * keys[u].y, dot += q.z * keys[u].z, dot += q.w * keys[u].w;
+                    scores[g * S::KEYS + u] = dot;
+                }
             }
         }
     }
@@ -192,9 +217,13 @@ RF_INLINE void weigh_chunk(typename S::Shared &shared, Running &running, float s
     float scores[RF_CHUNK / 32], most = running.most;
     RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) {
         uint32_t at = lane32() + 32 * i;
-        float score = 32 * i < filled ? weights[at] : 0;
-        if (softcap > 0) score = softcap * RF_LOG2E * tanh_fast(score);
-        scores[i] = at >= begin && at < end ? score : RF_NO_SCORE * 2;
+        scores[i] = 32 * i < filled ? weights[at] : 0;
+    }
+    if (softcap > 0)
+        RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) scores[i] = softcap * RF_LOG2E * tanh_fast(scores[i]);
+    RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) {
+        uint32_t at = lane32() + 32 * i;
+        scores[i] = at >= begin && at < end ? scores[i] : 2 * RF_NO_SCORE;
         most = __builtin_fmaxf(most, scores[i]);
     }
     most = group_max(most);
@@ -216,57 +245,55 @@ RF_INLINE void add_batch(const Batch<S> &batch, typename S::Shared &shared, floa
     RF_UNROLL for (int g = 0; g < G; g++) weights[g] = *(const f32x4 *)&shared.work.weights[g][first];
     RF_UNROLL for (int v = 0; v < S::VECTORS; v++) {
         RF_UNROLL for (int u = 0; u < S::KEYS; u++) {
-            float values[8];
-            S::Cache::numbers(batch.rows[u][v], values);
+            f32x4 low = S::Cache::four(batch.rows[u][v], 0), high = S::Cache::four(batch.rows[u][v], 1);
             RF_UNROLL for (int g = 0; g < G; g++) {
                 float weight = u == 0 ? weights[g].x : u == 1 ? weights[g].y : u == 2 ? weights[g].z : weights[g].w;
-                RF_UNROLL for (int e = 0; e < 8; e++) results[(g * S::VECTORS + v) * 8 + e] += weight * values[e];
+                float *sums = results + (g * S::VECTORS + v) * 8;
+                sums[0] += weight * low.x, sums[1] += weight * low.y, sums[2] += weight * low.z;
+                sums[3] += weight * low.w, sums[4] += weight * high.x, sums[5] += weight * high.y;
+                sums[6] += weight * high.z, sums[7] += weight * high.w;
             }
         }
     }
 }
 
-// The pass over a range for the queries in shared memory, of which `queries` are real; the query of this group sees the
-// positions from `begin` to `end`. `keys` holds the range's first batch, loaded by the caller. Leaves each lane's share
-// of the results, and most and total of each query in shared memory.
+// The pass over a range for the queries in shared memory; the query of this group of 32 sees the positions from `begin`
+// to `end`. The caller has begun the range's first chunk. Leaves each lane's share of the results, and most and total of
+// each query in shared memory.
 template <typename S, int G>
-RF_INLINE void attend_range(const AttendRange &range, typename S::Shared &shared, Batch<S> keys, ChunkPages pages,
-                            uint32_t begin, uint32_t end, float *results) {
+RF_INLINE void attend_range(const AttendRange &range, typename S::Shared &shared, Flight<S> flight, uint32_t begin,
+                            uint32_t end, float *results) {
     RF_UNROLL for (int i = 0; i < G * S::VECTORS * 8; i++) results[i] = 0;
     Running running = {RF_NO_SCORE, 0};
     bool weighs = group32() < G;
     uint32_t first = range.begin / RF_PAGE_TOKENS * RF_PAGE_TOKENS;
     for (uint32_t chunk = first; chunk < range.end; chunk += RF_CHUNK) {
-        uint32_t last = least(range.end - chunk, RF_CHUNK) - 1, batches = last / S::BATCH + 1;
+        if (chunk != first) flight = begin_chunk<S>(range, chunk);
         uint32_t own = range.own - chunk; // wraps, and is found nowhere
-        bool has_own = range.own != RF_NOWHERE && own == last;
-        if (chunk != first) {
-            pages = chunk_pages(range, chunk);
-            load_batch<S>(keys, range, pages, range.keys, last, 0);
+        bool has_own = range.own != RF_NOWHERE && own == flight.last;
+        for (uint32_t b = 0; b < flight.batches; b++) {
+            if (b > 0) {
+                flight.now = flight.next;
+                load_next<S>(flight, range, b + 1);
+            }
+            if (has_own) take_own<S>(flight.now, shared.own_key, own, flight.last, b);
+            score_batch<S, G>(flight.now, shared, b);
         }
-        for (uint32_t b = 0; b < batches; b++) {
-            Batch<S> now = keys;
-            if (b + 1 < batches) load_batch<S>(keys, range, pages, range.keys, last, b + 1);
-            if (has_own) take_own<S>(now, shared.own_key, own, last, b);
-            score_batch<S, G>(now, shared, b);
-        }
-        Batch<S> values;
-        load_batch<S>(values, range, pages, range.values, last, 0);
         barrier();
         if (weighs) {
             uint32_t from = begin > chunk ? begin - chunk : 0, to = end > chunk ? end - chunk : 0;
-            weigh_chunk<S>(shared, running, range.softcap, from, to, batches * S::BATCH);
+            weigh_chunk<S>(shared, running, range.softcap, from, to, flight.batches * S::BATCH);
         }
         barrier();
         RF_UNROLL for (int g = 0; g < G; g++) {
             float shrink = shared.shrink[g];
             RF_UNROLL for (int e = 0; e < S::VECTORS * 8; e++) results[g * S::VECTORS * 8 + e] *= shrink;
         }
-        for (uint32_t b = 0; b < batches; b++) {
-            Batch<S> now = values;
-            if (b + 1 < batches) load_batch<S>(values, range, pages, range.values, last, b + 1);
-            if (has_own) take_own<S>(now, shared.own_value, own, last, b);
-            add_batch<S, G>(now, shared, results, b);
+        for (uint32_t b = 0; b < flight.batches; b++) {
+            flight.now = flight.next;
+            if (b + 1 < flight.batches) load_next<S>(flight, range, flight.batches + b + 1);
+            if (has_own) take_own<S>(flight.now, shared.own_value, own, flight.last, b);
+            add_batch<S, G>(flight.now, shared, results, b);
         }
         barrier();
     }
@@ -326,7 +353,7 @@ RF_INLINE Share share_of(const AttendArgs &a, uint32_t position, uint32_t split)
 // One head's work before attention, by a group of 32: `task` counts the block's queries, then its key, then its value.
 template <typename S, int Class, int G>
 RF_INLINE void prepare_head(const AttendArgs &a, typename S::Shared &shared, uint32_t row, uint32_t kv_head,
-                            uint32_t query, uint32_t queries, uint32_t task) {
+                            uint32_t query, uint32_t queries, uint32_t task, bool appends) {
     uint32_t head_dim = a.shape.head_dim, n_head_kv = a.shape.n_head_kv;
     Head<Class> head;
     if (task < G) {
@@ -353,8 +380,9 @@ RF_INLINE void prepare_head(const AttendArgs &a, typename S::Shared &shared, uin
     }
     auto *out = cache_row<typename S::Cache>(a.step, a.shape, row, a.step.positions[row], kind, kv_head);
     head.each(head_dim, a.rope, [&](int i, uint32_t, typename Head<Class>::Places at) {
-        out[at.a] = own[at.a] = S::Cache::element(head.a[i]);
-        out[at.b] = own[at.b] = S::Cache::element(head.b[i]);
+        own[at.a] = S::Cache::element(head.a[i]);
+        own[at.b] = S::Cache::element(head.b[i]);
+        if (appends) out[at.a] = own[at.a], out[at.b] = own[at.b];
     });
 }
 
@@ -400,14 +428,16 @@ RF_INLINE void merge_shares(const AttendArgs &a, typename S::Shared &shared, uin
         }
         ((f32x4 *)a.out)[(heads + g) * quads + quad] = out;
     }
-    barrier();
 }
 
-// One share of one key-value head of one row, for all queries of its group.
+// One share of the positions of one row, for up to G queries of one key-value head. (Larger groups are divided over
+// blocks, not gone through in a loop: everything that does not change in it would be kept in registers.)
 template <typename S, int Class, int G>
-RF_INLINE void attend_decode_share(const AttendArgs &a, typename S::Shared &shared, uint32_t kv_head, uint32_t split,
+RF_INLINE void attend_decode_share(const AttendArgs &a, typename S::Shared &shared, uint32_t part, uint32_t split,
                                    uint32_t row) {
-    uint32_t head_dim = a.shape.head_dim, group = a.shape.n_head / a.shape.n_head_kv;
+    uint32_t head_dim = a.shape.head_dim, group = a.shape.n_head / a.shape.n_head_kv, parts = (group + G - 1) / G;
+    uint32_t kv_head = part / parts, done = part % parts * G;
+    uint32_t query = kv_head * group + done, queries = least(group - done, G);
     // Rows that are in the cache already were written by a kernel just before; others the cache does not hold yet, and
     // all that it does hold is of earlier steps.
     if (!a.k) wait_for_inputs();
@@ -422,52 +452,41 @@ RF_INLINE void attend_decode_share(const AttendArgs &a, typename S::Shared &shar
                          share.end,
                          owns ? position : RF_NOWHERE,
                          a.softcap};
-    uint32_t first = share.begin / RF_PAGE_TOKENS * RF_PAGE_TOKENS;
-    ChunkPages pages = {0, 0};
-    Batch<S> keys;
-    if (works) {
-        pages = chunk_pages(range, first);
-        load_batch<S>(keys, range, pages, range.keys, least(share.end - first, RF_CHUNK) - 1, 0);
-    }
+    Flight<S> flight;
+    if (works) flight = begin_chunk<S>(range, share.begin / RF_PAGE_TOKENS * RF_PAGE_TOKENS);
     if (a.k) wait_for_inputs();
     if (!works) return;
 
-    for (uint32_t done = 0; done < group; done += G) {
-        uint32_t query = kv_head * group + done, queries = least(group - done, G);
-        if (done > 0) load_batch<S>(keys, range, pages, range.keys, least(share.end - first, RF_CHUNK) - 1, 0);
-        uint32_t tasks = owns && done == 0 ? G + 2 : G;
-        for (uint32_t task = group32(); task < tasks; task += RF_ATTEND_GROUPS)
-            prepare_head<S, Class, G>(a, shared, row, kv_head, query, queries, task);
-        if (head_dim != Class) clear_beyond<S, Class, G>(shared, head_dim);
-        barrier();
-        float results[G * S::VECTORS * 8];
-        attend_range<S, G>(range, shared, keys, pages, share.begin, share.end, results);
-        barrier();
-        uint64_t heads = (uint64_t)row * a.shape.n_head + query;
-        gather_results<S, G>(shared, results, head_dim, [&](uint32_t g, uint32_t d, float value) {
-            if (g >= queries) return;
-            if (share.blocks == 1)
-                a.out[(heads + g) * head_dim + d] = value / shared.total[g];
-            else
-                a.partial[((heads + g) * a.splits + split) * head_dim + d] = value;
-        });
-        if (share.blocks > 1 && thread_index() < queries) {
-            uint32_t g = thread_index();
-            f32x2 *stats = (f32x2 *)(a.partial + (uint64_t)a.n * a.shape.n_head * a.splits * head_dim);
-            stats[(heads + g) * a.splits + split] = {shared.most[g], shared.total[g]};
-        }
-    }
+    for (uint32_t task = group32(); task < (owns ? G + 2 : G); task += RF_ATTEND_GROUPS)
+        prepare_head<S, Class, G>(a, shared, row, kv_head, query, queries, task, done == 0);
+    if (head_dim != Class) clear_beyond<S, Class, G>(shared, head_dim);
+    barrier();
+    float results[G * S::VECTORS * 8];
+    attend_range<S, G>(range, shared, flight, share.begin, share.end, results);
+    barrier();
+    uint64_t heads = (uint64_t)row * a.shape.n_head + query;
+    gather_results<S, G>(shared, results, head_dim, [&](uint32_t g, uint32_t d, float value) {
+        if (g >= queries) return;
+        if (share.blocks == 1)
+            a.out[(heads + g) * head_dim + d] = value / shared.total[g];
+        else
+            a.partial[((heads + g) * a.splits + split) * head_dim + d] = value;
+    });
     if (share.blocks == 1) return;
+    if (thread_index() < queries) {
+        uint32_t g = thread_index();
+        f32x2 *stats = (f32x2 *)(a.partial + (uint64_t)a.n * a.shape.n_head * a.splits * head_dim);
+        stats[(heads + g) * a.splits + split] = {shared.most[g], shared.total[g]};
+    }
     release_to_others();
     barrier();
-    uint32_t *counter = a.counters + (uint64_t)row * a.shape.n_head_kv + kv_head;
+    uint32_t *counter = a.counters + (uint64_t)row * (a.shape.n_head_kv * parts) + part;
     if (thread_index() == 0) shared.last = arrive(counter) == share.blocks - 1;
     barrier();
     if (!shared.last) return;
     acquire_others();
     if (thread_index() == 0) *counter = 0;
-    for (uint32_t done = 0; done < group; done += G)
-        merge_shares<S, G>(a, shared, row, kv_head * group + done, least(group - done, G), share.blocks);
+    merge_shares<S, G>(a, shared, row, query, queries, share.blocks);
 }
 
 #define RF_ATTEND_DECODE(type, Cache, d, g, per_unit)                                                                 \
@@ -525,12 +544,10 @@ RF_INLINE void attend_tile(const AttendArgs &a, typename S::Shared &shared, uint
                          RF_NOWHERE,
                          a.softcap};
     uint32_t first = range.begin / RF_PAGE_TOKENS * RF_PAGE_TOKENS;
-    ChunkPages pages = chunk_pages(range, first);
-    Batch<S> keys;
-    load_batch<S>(keys, range, pages, range.keys, least(range.end - first, RF_CHUNK) - 1, 0);
+    Flight<S> flight = begin_chunk<S>(range, first);
     barrier();
     float results[G * S::VECTORS * 8];
-    attend_range<S, G>(range, shared, keys, pages, begin, end, results);
+    attend_range<S, G>(range, shared, flight, begin, end, results);
     barrier();
     gather_results<S, G>(shared, results, head_dim, [&](uint32_t g, uint32_t d, float value) {
         uint32_t query = tile * G + g;

@@ -20,15 +20,10 @@ struct HalfCache {
     };
     RF_INLINE Eight load(const RF_GLOBAL Element *p) { return {load_global(p)}; }
     RF_INLINE Eight load_shared(const Element *p) { return {*(const u32x4 *)p}; }
-    RF_INLINE void pair(uint32_t bits, float *out) {
-        out[0] = half_to_float((uint16_t)bits);
-        out[1] = half_to_float((uint16_t)(bits >> 16));
-    }
-    RF_INLINE void numbers(const Eight &eight, float *out) {
-        pair(eight.bits.x, out);
-        pair(eight.bits.y, out + 2);
-        pair(eight.bits.z, out + 4);
-        pair(eight.bits.w, out + 6);
+    RF_INLINE f32x4 four(const Eight &eight, int half) {
+        uint32_t low = half ? eight.bits.z : eight.bits.x, high = half ? eight.bits.w : eight.bits.y;
+        return {half_to_float((uint16_t)low), half_to_float((uint16_t)(low >> 16)), half_to_float((uint16_t)high),
+                half_to_float((uint16_t)(high >> 16))};
     }
     RF_INLINE Element element(float v) { return float_to_half_clamped(v); }
 };
@@ -40,11 +35,7 @@ struct FloatCache {
     };
     RF_INLINE Eight load(const RF_GLOBAL Element *p) { return {load_global(p), load_global(p + 4)}; }
     RF_INLINE Eight load_shared(const Element *p) { return {*(const u32x4 *)p, *(const u32x4 *)(p + 4)}; }
-    RF_INLINE void numbers(const Eight &eight, float *out) {
-        f32x4 low = bit_cast<f32x4>(eight.low), high = bit_cast<f32x4>(eight.high);
-        out[0] = low.x, out[1] = low.y, out[2] = low.z, out[3] = low.w;
-        out[4] = high.x, out[5] = high.y, out[6] = high.z, out[7] = high.w;
-    }
+    RF_INLINE f32x4 four(const Eight &eight, int half) { return bit_cast<f32x4>(half ? eight.high : eight.low); }
     RF_INLINE Element element(float v) { return v; }
 };
 

@@ -30,8 +30,9 @@ RF_INLINE float row_factor(const float *x, uint32_t columns, float epsilon, floa
 
 RF_INLINE uint32_t byte_of(float x) { return (uint32_t)round_to_int(x) & 0xffu; }
 
-// Four neighbours of a block of 32, which eight neighbouring lanes hold: their share of the quantised block.
-RF_INLINE void quantize_quad(f32x4 v, QuantArg acts, uint64_t quad) {
+// Four neighbours of a block of 32, which eight neighbouring lanes hold: their share of the quantised block. All lanes
+// come here, those with nothing to store, too.
+RF_INLINE void quantize_quad(f32x4 v, QuantArg acts, uint64_t quad, bool stores) {
     float most = __builtin_fmaxf(__builtin_fmaxf(__builtin_fabsf(v.x), __builtin_fabsf(v.y)),
                                  __builtin_fmaxf(__builtin_fabsf(v.z), __builtin_fabsf(v.w)));
     most = group_max<8>(most);
@@ -40,8 +41,8 @@ RF_INLINE void quantize_quad(f32x4 v, QuantArg acts, uint64_t quad) {
     uint32_t q = byte_of(v.x * inverse) | byte_of(v.y * inverse) << 8 | byte_of(v.z * inverse) << 16 |
                  byte_of(v.w * inverse) << 24;
     int sum = group_sum<8>(dot4(q, 0x01010101u, 0));
-    ((uint32_t *)acts.q)[quad] = q;
-    if (quad % 8 == 0) acts.scales[quad / 8] = {d, d * (float)sum};
+    if (stores) ((uint32_t *)acts.q)[quad] = q;
+    if (stores && quad % 8 == 0) acts.scales[quad / 8] = {d, d * (float)sum};
 }
 
 RF_INLINE void norm_quantize_row(const NormQuantizeArgs &a, uint64_t row, float *scratch) {
@@ -53,15 +54,17 @@ RF_INLINE void norm_quantize_row(const NormQuantizeArgs &a, uint64_t row, float 
         return;
     }
     uint32_t quads = a.columns / 4;
-    for (uint32_t i = thread_index(); i < quads; i += RF_ROW_THREADS) {
-        f32x4 v = ((const f32x4 *)x)[i];
-        if (a.norm.gain) {
+    for (uint32_t first = 0; first < quads; first += RF_ROW_THREADS) {
+        uint32_t i = first + thread_index();
+        bool mine = i < quads;
+        f32x4 v = {0, 0, 0, 0};
+        if (mine) v = ((const f32x4 *)x)[i];
+        if (mine && a.norm.gain) {
             f32x4 gain = ((const f32x4 *)a.norm.gain)[i];
             v = {v.x * factor * gain.x, v.y * factor * gain.y, v.z * factor * gain.z, v.w * factor * gain.w};
         }
-        if (a.out) ((f32x4 *)a.out)[row * quads + i] = v;
-        // The lanes of a block of 32 come here together: `quads` is a multiple of 8.
-        if (a.acts.q) quantize_quad(v, a.acts, row * quads + i);
+        if (mine && a.out) ((f32x4 *)a.out)[row * quads + i] = v;
+        if (a.acts.q) quantize_quad(v, a.acts, row * quads + i, mine);
     }
 }
 

@@ -162,6 +162,18 @@ RF_INLINE To bit_cast(From from) {
     return to;
 }
 
+// The same number, of which the compiler knows nothing: what is computed from it within a loop is computed there, and not
+// kept in registers from before the loop on. For numbers that all lanes share.
+RF_INLINE uint32_t opaque(uint32_t v) {
+#if RF_AMD
+    v = (uint32_t)__builtin_amdgcn_readfirstlane((int)v);
+    asm volatile("" : "+s"(v));
+#else
+    asm volatile("" : "+r"(v));
+#endif
+    return v;
+}
+
 // ------------------------------------------------------------------------------------------------- place in the grid
 
 RF_INLINE uint32_t thread_index() {

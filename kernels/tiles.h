@@ -123,8 +123,7 @@ RF_INLINE OperandTile load_operand(const uint16_t *row) {
     uint32_t address = (uint32_t)__cvta_generic_to_shared(row + wave_lane() / 16 * 8);
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(t.words[0]), "=r"(t.words[1]), "=r"(t.words[2]), "=r"(t.words[3])
-                 : "r"(address)
-                 : "memory");
+                 : "r"(address));
 #endif
     return t;
 }

@@ -11,7 +11,7 @@ use super::args::*;
 use super::device::Buffer;
 use super::module::{Kernel, Launch};
 use super::pages::DevicePage;
-use super::tuning::ROW_THREADS;
+use super::tuning::{self, ROW_THREADS};
 use super::weights::{DeviceMatrix, is_quantized, kernel_suffix};
 use super::work::{ACT_BLOCK, FEW_ROWS, MAX_SPLITS, Pending, Work};
 use crate::backend::*;
@@ -250,7 +250,8 @@ impl HipBackend {
         let s = work.shape;
         // Enough shares to fill the device, of some length; a power of two, so that the launch stays the same for long.
         let blocks = 2 * self.device.info.multiprocessors as usize;
-        let wanted = blocks.div_ceil(s.n_head_kv * n).min(longest.div_ceil(SPLIT_KEYS)).max(1);
+        let heads = s.n_head_kv * tuning::attend_decode_parts(s.exact, s.head_dim, s.n_head / s.n_head_kv);
+        let wanted = blocks.div_ceil(heads * n).min(longest.div_ceil(SPLIT_KEYS)).max(1);
         let splits = wanted.next_power_of_two().min(MAX_SPLITS);
         let args = AttendArgs {
             n: n as u32,
@@ -260,7 +261,7 @@ impl HipBackend {
             ..*args
         };
         let kernel = self.kernels.attend_decode(s.exact);
-        let grid = [s.n_head_kv as u32, splits as u32, n as u32];
+        let grid = [heads as u32, splits as u32, n as u32];
         self.emit(work, self.tuning.attend_decode(kernel, grid, &args))
     }
 }

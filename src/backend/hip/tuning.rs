@@ -45,10 +45,20 @@ pub fn by_cache(family: &str, f32_cache: bool) -> String {
     format!("{family}_{}", if f32_cache { "f32" } else { "f16" })
 }
 
+/// Query heads that a block of the kernel that divides the cache serves at most.
+fn decode_group(f32_cache: bool, head_dim: usize, group: usize) -> usize {
+    if f32_cache || head_class(f32_cache, head_dim) == 512 { 4 } else { at_least(&[1, 2, 3, 4, 8], group) }
+}
+
+/// Blocks of that kernel that share a key-value head's `group` of query heads.
+pub fn attend_decode_parts(f32_cache: bool, head_dim: usize, group: usize) -> usize {
+    group.div_ceil(decode_group(f32_cache, head_dim, group))
+}
+
 /// The kernel that divides the cache, for heads of `head_dim` elements of which `group` share keys and values.
 pub fn attend_decode_kernel(f32_cache: bool, head_dim: usize, group: usize) -> String {
     let class = head_class(f32_cache, head_dim);
-    let group = if f32_cache || class == 512 { 4 } else { at_least(&[1, 2, 3, 4, 8], group) };
+    let group = decode_group(f32_cache, head_dim, group);
     format!("{}_{class}_g{group}", by_cache("attend_decode", f32_cache))
 }
 
@@ -120,7 +130,12 @@ impl Tuning {
 
     /// Attention of many rows of one sequence.
     pub fn attend_prefill(&self, kernel: &Kernel<AttendArgs>, s: &WorkShape, args: &AttendArgs) -> Launch {
-        let tile = if s.exact || head_class(false, s.head_dim) == 512 { 4 } else { self.prefill_tile };
+        let tile = match (s.exact, head_class(s.exact, s.head_dim)) {
+            (true, _) | (_, 512) => 4,
+            // On AMD two waves of 32 lanes share the queries of one.
+            (_, 256) => self.prefill_tile.min(64),
+            _ => self.prefill_tile,
+        };
         let queries = args.n as usize * (s.n_head / s.n_head_kv);
         let blocks = s.n_head_kv * queries.div_ceil(tile);
         kernel.launch([blocks as u32, 1, 1], ROW_THREADS, 0, args)

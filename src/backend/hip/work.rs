@@ -171,7 +171,7 @@ impl Work {
             acts: bytes(device, s.rows, widest, 1, "quantised rows")?,
             act_scales: bytes(device, s.rows, widest / ACT_BLOCK, 8, "quantised rows")?,
             partial: floats(device, few * s.n_head * MAX_SPLITS, s.head_dim + 2, "attention")?,
-            counters: bytes(device, few, s.n_head_kv, 4, "attention")?,
+            counters: bytes(device, few, s.n_head, 4, "attention")?,
             logits: device.allocate(logits, "logits")?,
             host_logits: device.allocate_pinned(logits)?,
             dirty: true,
