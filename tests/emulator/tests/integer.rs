@@ -1,5 +1,7 @@
 //! Integers, conversions and division, bit by bit.
 
+#![allow(clippy::needless_range_loop, clippy::precedence)] // elements of several arrays; shifts and masks
+
 mod common;
 
 use common::{Gpu, Numbers};
