@@ -149,7 +149,7 @@ fn bad_arguments_are_errors() {
     // SAFETY: NULL and wrong handles are what is tested.
     unsafe {
         assert_eq!(hipMalloc(std::ptr::null_mut(), 1), 1);
-        assert_eq!(hipFree(7 as *mut c_void), 1);
+        assert_eq!(hipFree(std::ptr::without_provenance_mut(7)), 1);
         assert_eq!(hipFree(null), 0);
         assert_eq!(hipMemcpyHtoD(a.address + 60, [0u8; 8].as_ptr().cast(), 8), 1, "beyond the end");
         assert_eq!(hipMemcpyHtoD(a.address, std::ptr::null(), 8), 1);
@@ -210,8 +210,13 @@ fn arguments_can_be_a_buffer() {
     let (a, b, c) = (gpu.upload(&[1f32, 2.0]), gpu.upload(&[10f32, 20.0]), gpu.zeros(8));
     let mut buffer = [a.address, b.address, c.address, 2];
     let mut size = 28usize;
-    let mut extra =
-        [1 as *mut c_void, buffer.as_mut_ptr().cast(), 2 as *mut c_void, (&raw mut size).cast(), 3 as *mut c_void];
+    let mut extra = [
+        std::ptr::without_provenance_mut(1),
+        buffer.as_mut_ptr().cast(),
+        std::ptr::without_provenance_mut(2),
+        (&raw mut size).cast(),
+        std::ptr::without_provenance_mut(3),
+    ];
     let (function, none) = (module.function("vadd").unwrap(), std::ptr::null_mut());
     // SAFETY: the list ends with 3 and names the buffer.
     let code = unsafe { hipModuleLaunchKernel(function, 1, 1, 1, 32, 1, 1, 0, 0, none, extra.as_mut_ptr()) };
