@@ -389,7 +389,8 @@ typedef struct {
     uint32_t flags;
     // Tokens that fit. 0: as many as the network was trained for. Memory is taken in pages of 32 tokens as it is used.
     uint32_t context;
-    // Tokens of a prompt that are computed at a time: more is quicker and takes more memory. 0: 256.
+    // Tokens of a prompt that are computed at a time: more is quicker and takes more memory. 0: what is best where the
+    // model is (256 on the CPU, 512 on GPUs).
     uint32_t batch;
     // Stops the session's work when it is raised. NULL: none. The token may be freed before the session.
     const rf_cancel_token *cancel;

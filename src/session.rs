@@ -15,8 +15,6 @@ mod generate;
 use generate::Generation;
 pub use generate::{Finish, GenerateOptions, OnFull, Piece};
 
-/// Rows of one step of a prompt, unless told otherwise.
-pub const DEFAULT_BATCH: usize = 256;
 /// Rows of one step at most.
 pub const MAX_BATCH: usize = 4096;
 /// Rows of logits that are computed at a time where all are wanted.
@@ -56,7 +54,7 @@ impl CancelToken {
 pub struct SessionOptions {
     /// Tokens that fit; 0: as many as the network was trained for. Memory is taken as it is used.
     pub context: usize,
-    /// Rows of one step of a prompt; 0: [`DEFAULT_BATCH`].
+    /// Rows of one step of a prompt; 0: what is best where the model is.
     pub batch: usize,
     /// Reference mode: activations are not quantised and the cache is float32.
     pub reference: bool,
@@ -106,7 +104,7 @@ impl Session {
             return Err(Error::argument(format!("a context of {capacity} tokens was asked for")));
         }
         let batch = match options.batch {
-            0 => DEFAULT_BATCH,
+            0 => network.backend().best_batch(),
             n if n <= MAX_BATCH => n,
             n => {
                 return Err(Error::argument(format!(
@@ -293,7 +291,7 @@ impl Session {
 
     fn keep_logits(&mut self, rows: usize) -> Result<()> {
         let logits = self.model.network().logits(&mut self.work, rows - 1..rows)?;
-        if !logits.iter().all(|x| x.is_finite()) {
+        if !all_finite(logits) {
             return Err(self.not_finite());
         }
         self.logits.copy_from_slice(logits);
@@ -308,7 +306,7 @@ impl Session {
         for start in (0..rows).step_by(step) {
             let end = rows.min(start + step);
             let logits = network.logits(&mut self.work, start..end)?;
-            if !logits.iter().all(|x| x.is_finite()) {
+            if !all_finite(logits) {
                 return Err(self.not_finite());
             }
             for (i, row) in logits.chunks_exact(network.n_vocab()).enumerate() {
@@ -328,4 +326,11 @@ impl Session {
             "the network's logits are not finite numbers: a weight of the file is damaged",
         )
     }
+}
+
+/// Whether all numbers are finite, without a branch for each: there may be a quarter of a million. A number that is not
+/// has all bits of the exponent set.
+fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    values.iter().fold(0, |damaged, value| damaged | u32::from(value.to_bits() & EXPONENT == EXPONENT)) == 0
 }

@@ -278,6 +278,11 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Rows of a prompt that are best computed at a time.
+    fn best_batch(&self) -> usize {
+        256
+    }
+
     /// Makes room for steps of a shape.
     fn workspace(&self, shape: &WorkShape) -> Result<Workspace>;
 

@@ -166,6 +166,10 @@ impl Backend for SplitBackend {
         self.sections.len() > 1
     }
 
+    fn best_batch(&self) -> usize {
+        self.sections.iter().map(|section| section.backend.best_batch()).min().unwrap_or(1)
+    }
+
     fn workspace(&self, shape: &WorkShape) -> Result<Workspace> {
         let sections = self.sections.iter().map(|s| s.backend.workspace(shape)).collect::<Result<Vec<_>>>()?;
         Ok(Workspace(Box::new(SplitWork { sections, current: 0, n_embd: shape.n_embd, stream: Vec::new() })))

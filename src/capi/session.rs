@@ -49,7 +49,8 @@ pub struct rf_session_options {
     pub flags: u32,
     /// Tokens that fit. 0: as many as the network was trained for. Memory is taken in pages of 32 tokens as it is used.
     pub context: u32,
-    /// Tokens of a prompt that are computed at a time: more is quicker and takes more memory. 0: 256.
+    /// Tokens of a prompt that are computed at a time: more is quicker and takes more memory. 0: what is best where the
+    /// model is (256 on the CPU, 512 on GPUs).
     pub batch: u32,
     /// Stops the session's work when it is raised. NULL: none. The token may be freed before the session.
     pub cancel: *const rf_cancel_token,

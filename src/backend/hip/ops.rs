@@ -283,6 +283,10 @@ impl Backend for HipBackend {
         Ok(Vector { len: values.len(), placed: Box::new(self.uploader.vector(values)?) })
     }
 
+    fn best_batch(&self) -> usize {
+        512
+    }
+
     fn workspace(&self, shape: &WorkShape) -> Result<Workspace> {
         // The first workspace comes after the last weight.
         self.uploader.finish()?;
