@@ -4,6 +4,7 @@
 
 namespace matmul {
 
+#define RF_ROLLED _Pragma("unroll 1") // loops that may run once: their registers are wanted elsewhere
 #define RF_GROUPS (RF_BLOCK_SIZE / 32)
 
 #if RF_AMD
@@ -23,31 +24,14 @@ RF_INLINE void shared_barrier() {
 #endif
 }
 
-// Eight neighbours of the row and their gains, which no kernel writes; behind the end 0 and 1.
-struct Piece {
-    float x[8], gain[8];
-
-    RF_METHOD void read(const float *from, uint32_t i, uint32_t columns, float (&to)[8]) const {
-        RF_UNROLL for (int half = 0; half < 2; half++) {
-            if (i + 4 * half >= columns) return;
-            f32x4 v = read_floats(from + i + 4 * half);
-            to[4 * half] = v.x, to[4 * half + 1] = v.y, to[4 * half + 2] = v.z, to[4 * half + 3] = v.w;
-        }
+// Eight neighbours from element `i`; what is behind the end stays as it is.
+RF_INLINE void read_eight(const float *from, uint32_t i, uint32_t columns, float (&to)[8]) {
+    RF_UNROLL for (int half = 0; half < 2; half++) {
+        if (i + 4 * half >= columns) return;
+        f32x4 v = read_floats(from + i + 4 * half);
+        to[4 * half] = v.x, to[4 * half + 1] = v.y, to[4 * half + 2] = v.z, to[4 * half + 3] = v.w;
     }
-    RF_METHOD void read_gain(const MatmulArgs &a, uint32_t i) {
-        RF_UNROLL for (int k = 0; k < 8; k++) gain[k] = 1;
-        read(a.norm.gain, i, a.columns, gain);
-    }
-    RF_METHOD void read_x(const MatmulArgs &a, uint32_t i) {
-        RF_UNROLL for (int k = 0; k < 8; k++) x[k] = 0;
-        read(a.x, i, a.columns, x);
-    }
-    RF_METHOD float squares() const {
-        float sum = 0;
-        RF_UNROLL for (int k = 0; k < 8; k++) sum = __builtin_fmaf(x[k], x[k], sum);
-        return sum;
-    }
-};
+}
 
 // 1 / rms from every thread's share of the sum of squares.
 RF_INLINE float norm_factor(const MatmulArgs &a, float sum) {
@@ -57,7 +41,7 @@ RF_INLINE float norm_factor(const MatmulArgs &a, float sum) {
     shared_barrier();
     sum = 0;
     RF_UNROLL for (int i = 0; i < RF_GROUPS; i++) sum += scratch[i];
-    return inverse_sqrt(sum / (float)a.columns + a.norm.epsilon);
+    return inverse_sqrt(sum * reciprocal((float)a.columns) + a.norm.epsilon);
 }
 
 constexpr uint32_t TURN = RF_BLOCK_SIZE * 8; // elements that a block takes at a time
@@ -66,12 +50,13 @@ constexpr uint32_t TURN = RF_BLOCK_SIZE * 8; // elements that a block takes at a
 template <typename Put>
 RF_INLINE void take_row(const MatmulArgs &a, uint32_t padded, const Put &to) {
     wait_for_inputs();
-    Piece now, next;
-    now.read_x(a, thread_index() * 8);
-    for (uint32_t i = thread_index() * 8; i < padded; i += TURN) {
-        next.read_x(a, i + TURN);
-        to.put(i, now.x);
-        RF_UNROLL for (int k = 0; k < 8; k++) now.x[k] = next.x[k];
+    float now[8] = {};
+    read_eight(a.x, thread_index() * 8, a.columns, now);
+    RF_ROLLED for (uint32_t i = thread_index() * 8; i < padded; i += TURN) {
+        float next[8] = {};
+        read_eight(a.x, i + TURN, a.columns, next);
+        to.put(i, now);
+        RF_UNROLL for (int k = 0; k < 8; k++) now[k] = next[k];
     }
     shared_barrier();
 }
@@ -81,24 +66,29 @@ template <typename Put>
 RF_INLINE void normalize_row(const MatmulArgs &a, uint32_t padded, const Put &to) {
     if (!a.norm.gain) return take_row(a, padded, to);
     uint32_t i = thread_index() * 8;
-    Piece now;
-    now.read_gain(a, i);
+    float v[8] = {}, gain[8] = {}, sum = 0;
+    read_eight(a.norm.gain, i, a.columns, gain);
     wait_for_inputs();
-    now.read_x(a, i);
-    float sum = now.squares();
-    for (uint32_t j = i + TURN; j < a.columns; j += TURN) {
-        Piece other;
-        other.read_x(a, j);
-        sum += other.squares();
+    read_eight(a.x, i, a.columns, v);
+    RF_UNROLL for (int k = 0; k < 8; k++) {
+        sum = __builtin_fmaf(v[k], v[k], sum);
+        v[k] *= gain[k];
+    }
+    RF_ROLLED for (uint32_t j = i + TURN; j < a.columns; j += TURN) {
+        float other[8] = {};
+        read_eight(a.x, j, a.columns, other);
+        RF_UNROLL for (int k = 0; k < 8; k++) sum = __builtin_fmaf(other[k], other[k], sum);
     }
     float factor = norm_factor(a, sum);
-    while (i < padded) {
-        float v[8];
-        RF_UNROLL for (int k = 0; k < 8; k++) v[k] = now.x[k] * factor * now.gain[k];
-        to.put(i, v);
+    RF_ROLLED while (true) {
+        RF_UNROLL for (int k = 0; k < 8; k++) v[k] *= factor;
+        if (i < padded) to.put(i, v);
         i += TURN;
-        now.read_gain(a, i);
-        now.read_x(a, i);
+        if (i >= padded) break;
+        RF_UNROLL for (int k = 0; k < 8; k++) v[k] = gain[k] = 0;
+        read_eight(a.norm.gain, i, a.columns, gain);
+        read_eight(a.x, i, a.columns, v);
+        RF_UNROLL for (int k = 0; k < 8; k++) v[k] *= gain[k];
     }
     shared_barrier();
 }
@@ -119,8 +109,9 @@ struct SharedActs {
     RF_METHOD void put(uint32_t i, const float (&v)[8]) const {
         float most = 0;
         RF_UNROLL for (int k = 0; k < 8; k++) most = __builtin_fmaxf(most, __builtin_fabsf(v[k]));
-        float d = group_max<4>(most) / 127.0f;
-        float inverse = d > 0 ? 1.0f / d : 0.0f;
+        most = group_max<4>(most);
+        bool some = most > 1e-30f; // less has no reciprocal that is worth it
+        float d = some ? most * (1 / 127.0f) : 0, inverse = some ? 127.0f * reciprocal(most) : 0;
         uint32_t words[2] = {0, 0};
         int sum = 0;
         RF_UNROLL for (int k = 0; k < 8; k++) {
@@ -264,9 +255,9 @@ struct Stream {
     // Rows `first..first + count` of the activations.
     RF_METHOD void run(const MatmulArgs &a, const Use &use, uint32_t block, uint32_t blocks, uint32_t first,
                        uint32_t count) {
-        for (uint32_t tile = block; tile < tiles; tile += blocks) {
+        RF_ROLLED for (uint32_t tile = block; tile < tiles; tile += blocks) {
             float sums[N][R] = {};
-            for (uint32_t s = 0; s < steps; s++) {
+            RF_ROLLED for (uint32_t s = 0; s < steps; s++) {
                 ring.advance(a, span, units, steps, tiles, blocks);
                 step<0>(use, s, ring.tile < tiles, sums);
             }

@@ -57,18 +57,18 @@ RF_INLINE void gemv_stage(const MatmulArgs &a, uint32_t block, uint32_t blocks) 
     else gemv_rows<F, G, 1>(a, block, blocks);
 }
 
-#define RF_GEMV(F, name)                                                                     \
+#define RF_GEMV(F, name)                                                                              \
     RF_KERNEL(RF_BLOCK_SIZE, 1024 / RF_BLOCK_SIZE) gemv_##name(const RF_GRID_CONSTANT MatmulArgs a) { \
-        release_dependents();                                                                \
-        gemv_stage<F, F>(a, block_x(), grid_x());                                            \
+        release_dependents();                                                                         \
+        gemv_stage<F, F>(a, block_x(), grid_x());                                                     \
     }
 RF_INTEGER_FORMATS(RF_GEMV)
 
 // The formats that quantisers mix in one layer: part.which says which a part has.
-#define RF_GEMV_MIXED(F, G, name)                                                            \
+#define RF_GEMV_MIXED(F, G, name)                                                                     \
     RF_KERNEL(RF_BLOCK_SIZE, 1024 / RF_BLOCK_SIZE) gemv_##name(const RF_GRID_CONSTANT MatmulArgs a) { \
-        release_dependents();                                                                \
-        gemv_stage<F, G>(a, block_x(), grid_x());                                            \
+        release_dependents();                                                                         \
+        gemv_stage<F, G>(a, block_x(), grid_x());                                                     \
     }
 RF_GEMV_MIXED(Q4_K, Q6_K, q4_k_q6_k)     // Q4_K_M
 RF_GEMV_MIXED(Q5_K, Q6_K, q5_k_q6_k)     // Q5_K_M
@@ -126,9 +126,10 @@ RF_INLINE void gemv_batch_stage(const MatmulArgs &a, uint32_t block, uint32_t bl
     else gemv_batch_rows<F, 8>(a, block, blocks);
 }
 
-#define RF_GEMV_BATCH(F, name)                                                                    RF_KERNEL(RF_BLOCK_SIZE, 1) gemv_batch_##name(const RF_GRID_CONSTANT MatmulArgs a) {      \
-        release_dependents();                                                                 \
-        gemv_batch_stage<F>(a, block_x(), grid_x());                                        \
+#define RF_GEMV_BATCH(F, name)                                                           \
+    RF_KERNEL(RF_BLOCK_SIZE, 1) gemv_batch_##name(const RF_GRID_CONSTANT MatmulArgs a) { \
+        release_dependents();                                                            \
+        gemv_batch_stage<F>(a, block_x(), grid_x());                                     \
     }
 RF_INTEGER_FORMATS(RF_GEMV_BATCH)
 

@@ -80,7 +80,7 @@ RF_INLINE bool paired(const MatmulArgs &a) { return a.epilogue >= RF_EPILOGUE_SI
 // The result of `row` of a part for row `t` of the activations, all parts but a gate and its up.
 RF_INLINE void finish(const MatmulArgs &a, const MatmulPart &part, uint32_t t, uint32_t row, float y) {
     if (part.bias) y += part.bias[row];
-    if (a.softcap != 0) y = a.softcap * tanh_fast(y / a.softcap);
+    if (a.softcap != 0) y = a.softcap * tanh_fast(y * reciprocal(a.softcap));
     float *out = part.out + (uint64_t)t * part.out_stride + row;
     *out = a.epilogue == RF_EPILOGUE_ADD ? *out + y : y;
 }

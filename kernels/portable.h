@@ -383,11 +383,14 @@ RF_INLINE float exp2_fast(float x) {
 #endif
 }
 RF_INLINE float exp_fast(float x) { return exp2_fast(x * 1.44269504088896341f); }
+// 1/x within the last bit.
 RF_INLINE float reciprocal(float x) {
 #if RF_AMD
     return __builtin_amdgcn_rcpf(x);
 #else
-    return __frcp_rn(x);
+    float y;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 #endif
 }
 // 1/√x to full precision: one Newton step after the hardware's estimate, whose last bits differ between makers.
