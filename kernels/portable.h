@@ -149,7 +149,8 @@ RF_INLINE u32x4 load_global(const RF_GLOBAL void *p) {
     native v = *(const RF_GLOBAL native *)p;
     return {v.x, v.y, v.z, v.w};
 #else
-    uint4 v = *(const uint4 *)__builtin_assume_aligned(p, 16);
+    __builtin_assume(__isGlobal(p));
+    uint4 v = *(const uint4 *)p;
     return {v.x, v.y, v.z, v.w};
 #endif
 }
@@ -376,7 +377,9 @@ RF_INLINE float exp2_fast(float x) {
 #if RF_AMD
     return __builtin_amdgcn_exp2f(x);
 #else
-    return exp2f(x);
+    float y; // exp2f() would also care for results under the least normal number, which are 0 here
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 #endif
 }
 RF_INLINE float exp_fast(float x) { return exp2_fast(x * 1.44269504088896341f); }
