@@ -6,7 +6,7 @@ QUESTION ?= Why is the sky blue?
 # Measured by `make bench`; see benches/compare.py for LLAMA_BIN.
 THREADS ?= 1 $(shell nproc)
 
-.PHONY: help demo build models test bench header clean
+.PHONY: help demo build models test selftest bench header clean
 .DEFAULT_GOAL := help
 
 help:  ## Print this list
@@ -36,8 +36,13 @@ test:  ## Install what is missing, fetch the models, check format and lints, run
 	@$(MAKE) --no-print-directory models
 	cargo fmt --check
 	cargo clippy --all-targets --features cli -- -D warnings
-	cargo test --features cli --no-fail-fast
+	ROCMFORGE_GPU_DEVICE=none cargo test --features cli --no-fail-fast
+	cargo test --release --manifest-path tests/emulator/Cargo.toml --target-dir $(TARGET)/emulator
 	@echo "make test: format, lints and tests passed"
+
+selftest: build  ## Check that GPU DEVICE (0) computes what the CPU does: the command for owners of a card
+	$(TARGET)/release/rocmforge devices
+	$(TARGET)/release/rocmforge selftest --device $(or $(DEVICE),0)
 
 bench: build  ## Measure prefill, decode, load and memory (LLAMA_BIN=DIR: side by side with llama.cpp)
 	@model=$$(scripts/fetch_models.py --path smollm2) && \

@@ -249,9 +249,9 @@ RF_INLINE void attend_prefill_tile(const AttendArgs &a, const PrefillTile &tile,
     PrefillWave<S> wave;
     load_queries<S>(wave, a, tile, first);
     for (; page < pages; page++) {
-        barrier();
+        shared_barrier();
         store_page<S, Class>(shared, fetched);
-        barrier();
+        shared_barrier();
         if (page + 1 < pages) fetch_page<S, Class>(fetched, a, tile, page + 1);
         uint32_t position = page * RF_PAGE_TOKENS;
         if (position < wave.wave_end && position + RF_PAGE_TOKENS > wave.wave_begin)

@@ -211,14 +211,11 @@ struct Running {
 
 // Scores of a chunk to weights, for the query of this group; `begin` and `end` are what it sees of the chunk.
 template <typename S>
-RF_INLINE void weigh_chunk(typename S::Shared &shared, Running &running, float softcap, uint32_t begin, uint32_t end,
-                           uint32_t filled) {
+RF_INLINE void weigh_chunk(typename S::Shared &shared, Running &running, float softcap, uint32_t begin,
+                           uint32_t end) {
     float *weights = shared.work.weights[group32()];
     float scores[RF_CHUNK / 32], most = running.most;
-    RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) {
-        uint32_t at = lane32() + 32 * i;
-        scores[i] = 32 * i < filled ? weights[at] : 0;
-    }
+    RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) scores[i] = weights[lane32() + 32 * i]; // anything, behind the end
     if (softcap > 0)
         RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) scores[i] = softcap * RF_LOG2E * tanh_fast(scores[i]);
     RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) {
@@ -231,7 +228,7 @@ RF_INLINE void weigh_chunk(typename S::Shared &shared, Running &running, float s
     RF_UNROLL for (int i = 0; i < RF_CHUNK / 32; i++) {
         float weight = exp2_fast(scores[i] - most);
         sum += weight;
-        if (32 * i < filled) weights[lane32() + 32 * i] = weight;
+        weights[lane32() + 32 * i] = weight;
     }
     running = {most, sum};
     if (lane32() == 0) shared.shrink[group32()] = shrink;
@@ -279,12 +276,12 @@ RF_INLINE void attend_range(const AttendRange &range, typename S::Shared &shared
             if (has_own) take_own<S>(flight.now, shared.own_key, own, flight.last, b);
             score_batch<S, G>(flight.now, shared, b);
         }
-        barrier();
+        shared_barrier();
         if (weighs) {
             uint32_t from = begin > chunk ? begin - chunk : 0, to = end > chunk ? end - chunk : 0;
-            weigh_chunk<S>(shared, running, range.softcap, from, to, flight.batches * S::BATCH);
+            weigh_chunk<S>(shared, running, range.softcap, from, to);
         }
-        barrier();
+        shared_barrier();
         RF_UNROLL for (int g = 0; g < G; g++) {
             float shrink = shared.shrink[g];
             RF_UNROLL for (int e = 0; e < S::VECTORS * 8; e++) results[g * S::VECTORS * 8 + e] *= shrink;
@@ -295,7 +292,7 @@ RF_INLINE void attend_range(const AttendRange &range, typename S::Shared &shared
             if (has_own) take_own<S>(flight.now, shared.own_value, own, flight.last, b);
             add_batch<S, G>(flight.now, shared, results, b);
         }
-        barrier();
+        shared_barrier();
     }
     if (weighs) {
         float total = group_sum(running.sum);
@@ -314,7 +311,7 @@ RF_INLINE void gather_results(typename S::Shared &shared, float *results, uint32
             uint32_t at = place + i, e = at % 8, v = at / 8 % S::VECTORS, g = at / (8 * S::VECTORS) - round;
             if (g < S::TOGETHER) shared.sums[group32()][g][v][e * S::PLANE + lane] = results[i];
         }
-        barrier();
+        shared_barrier();
         for (uint32_t i = thread_index(); i < S::TOGETHER * CLASS; i += RF_ATTEND_THREADS) {
             uint32_t g = i / CLASS, d = i % CLASS;
             if (d >= head_dim || round + g >= G) continue;
@@ -323,7 +320,7 @@ RF_INLINE void gather_results(typename S::Shared &shared, float *results, uint32
                 sum += shared.sums[w][g][d / 256 % S::VECTORS][d % 8 * S::PLANE + d / 8 % S::LANES];
             take(round + g, d, sum);
         }
-        barrier();
+        shared_barrier();
     }
 }
 
@@ -350,39 +347,46 @@ RF_INLINE Share share_of(const AttendArgs &a, uint32_t position, uint32_t split)
     return {from > begin ? from : begin, least(to, end), (pages + each - 1) / each};
 }
 
-// One head's work before attention, by a group of 32: `task` counts the block's queries, then its key, then its value.
-template <typename S, int Class, int G>
-RF_INLINE void prepare_head(const AttendArgs &a, typename S::Shared &shared, uint32_t row, uint32_t kv_head,
-                            uint32_t query, uint32_t queries, uint32_t task, bool appends) {
-    uint32_t head_dim = a.shape.head_dim, n_head_kv = a.shape.n_head_kv;
+// Where the new row of the block's key-value head goes.
+struct NewRow {
+    uint32_t row, kv_head, position;
+    uint64_t page;
+    bool appends; // to the cache; else some other block does
+};
+
+// A query's work before attention, by a group of 32.
+template <typename S, int Class>
+RF_INLINE void prepare_query(const AttendArgs &a, typename S::Shared &shared, uint32_t row, uint32_t head_number,
+                             uint32_t g) {
+    uint32_t head_dim = a.shape.head_dim;
+    NormArg norm = a.k ? a.rope.q_norm : NormArg{nullptr, 0, 0};
     Head<Class> head;
-    if (task < G) {
-        // What is beyond the group's end is computed like its first, and dropped.
-        uint32_t number = query + (task < queries ? task : 0);
-        head.load(a.q + ((uint64_t)row * a.shape.n_head + number) * head_dim, head_dim, a.rope);
-        if (a.k) {
-            head.normalise(head_dim, a.rope, a.rope.q_norm);
-            head.rotate(head_dim, a.rope, row);
-        }
-        float factor = score_factor(a.scale, a.softcap);
-        head.each(head_dim, a.rope, [&](int i, uint32_t, typename Head<Class>::Places at) {
-            query_element<S>(shared, task, at.a) = head.a[i] * factor;
-            query_element<S>(shared, task, at.b) = head.b[i] * factor;
-        });
-        return;
-    }
-    uint32_t kind = task == G ? RF_KEYS : RF_VALUES;
-    typename S::Element *own = kind == RF_KEYS ? shared.own_key : shared.own_value;
-    head.load((kind == RF_KEYS ? a.k : a.v) + ((uint64_t)row * n_head_kv + kv_head) * head_dim, head_dim, a.rope);
-    if (kind == RF_KEYS) {
-        head.normalise(head_dim, a.rope, a.rope.k_norm);
-        head.rotate(head_dim, a.rope, row);
-    }
-    auto *out = cache_row<typename S::Cache>(a.step, a.shape, row, a.step.positions[row], kind, kv_head);
-    head.each(head_dim, a.rope, [&](int i, uint32_t, typename Head<Class>::Places at) {
+    head.load(a.q + ((uint64_t)row * a.shape.n_head + head_number) * head_dim, head_dim, a.rope, norm.gain,
+              a.k != nullptr, row);
+    head.finish(head_dim, norm);
+    float factor = score_factor(a.scale, a.softcap);
+    head.each(head_dim, a.rope, [&](int i, typename Head<Class>::Places at) {
+        query_element<S>(shared, g, at.a) = head.a[i] * factor;
+        query_element<S>(shared, g, at.b) = head.b[i] * factor;
+    });
+}
+
+// The same for the new key or value: it stays in shared memory and goes to the cache.
+template <typename S, int Class>
+RF_INLINE void prepare_new(const AttendArgs &a, typename S::Shared &shared, const NewRow &to, uint32_t kind) {
+    uint32_t head_dim = a.shape.head_dim;
+    bool is_key = kind == RF_KEYS;
+    typename S::Element *own = is_key ? shared.own_key : shared.own_value;
+    NormArg norm = is_key ? a.rope.k_norm : NormArg{nullptr, 0, 0};
+    Head<Class> head;
+    head.load((is_key ? a.k : a.v) + ((uint64_t)to.row * a.shape.n_head_kv + to.kv_head) * head_dim, head_dim, a.rope,
+              norm.gain, is_key, to.row);
+    head.finish(head_dim, norm);
+    auto *out = cache_row<typename S::Cache>(to.page, a.shape, to.position, kind, to.kv_head);
+    head.each(head_dim, a.rope, [&](int i, typename Head<Class>::Places at) {
         own[at.a] = S::Cache::element(head.a[i]);
         own[at.b] = S::Cache::element(head.b[i]);
-        if (appends) out[at.a] = own[at.a], out[at.b] = own[at.b];
+        if (to.appends) out[at.a] = own[at.a], out[at.b] = own[at.b];
     });
 }
 
@@ -416,7 +420,7 @@ RF_INLINE void merge_shares(const AttendArgs &a, typename S::Shared &shared, uin
         total = group_sum(total);
         for (uint32_t s = lane32(); s < blocks; s += 32) shared.work.weights[g][s] /= total;
     }
-    barrier();
+    shared_barrier();
     for (uint32_t i = thread_index(); i < queries * quads; i += RF_ATTEND_THREADS) {
         uint32_t g = i / quads, quad = i % quads;
         const f32x4 *sums = (const f32x4 *)(a.partial + (heads + g) * a.splits * head_dim) + quad;
@@ -452,18 +456,24 @@ RF_INLINE void attend_decode_share(const AttendArgs &a, typename S::Shared &shar
                          share.end,
                          owns ? position : RF_NOWHERE,
                          a.softcap};
+    NewRow to = {row, kv_head, position, owns ? range.pages[position / RF_PAGE_TOKENS] : 0, done == 0};
     Flight<S> flight;
     if (works) flight = begin_chunk<S>(range, share.begin / RF_PAGE_TOKENS * RF_PAGE_TOKENS);
     if (a.k) wait_for_inputs();
     if (!works) return;
 
-    for (uint32_t task = group32(); task < (owns ? G + 2 : G); task += RF_ATTEND_GROUPS)
-        prepare_head<S, Class, G>(a, shared, row, kv_head, query, queries, task, done == 0);
+    for (uint32_t task = group32(); task < (owns ? G + 2 : G); task += RF_ATTEND_GROUPS) {
+        // What is beyond the group's end is computed like its first, and dropped.
+        if (task < G)
+            prepare_query<S, Class>(a, shared, row, query + (task < queries ? task : 0), task);
+        else
+            prepare_new<S, Class>(a, shared, to, task == G ? RF_KEYS : RF_VALUES);
+    }
     if (head_dim != Class) clear_beyond<S, Class, G>(shared, head_dim);
-    barrier();
+    shared_barrier();
     float results[G * S::VECTORS * 8];
     attend_range<S, G>(range, shared, flight, share.begin, share.end, results);
-    barrier();
+    shared_barrier();
     uint64_t heads = (uint64_t)row * a.shape.n_head + query;
     gather_results<S, G>(shared, results, head_dim, [&](uint32_t g, uint32_t d, float value) {
         if (g >= queries) return;
@@ -482,7 +492,7 @@ RF_INLINE void attend_decode_share(const AttendArgs &a, typename S::Shared &shar
     barrier();
     uint32_t *counter = a.counters + (uint64_t)row * (a.shape.n_head_kv * parts) + part;
     if (thread_index() == 0) shared.last = arrive(counter) == share.blocks - 1;
-    barrier();
+    shared_barrier();
     if (!shared.last) return;
     acquire_others();
     if (thread_index() == 0) *counter = 0;
@@ -524,8 +534,8 @@ RF_INLINE void attend_tile(const AttendArgs &a, typename S::Shared &shared, uint
         uint32_t query = least(tile * G + g, queries - 1), row = query / group;
         Head<Class> head;
         head.load(a.q + ((uint64_t)row * a.shape.n_head + kv_head * group + query % group) * head_dim, head_dim,
-                  as_it_is);
-        head.each(head_dim, as_it_is, [&](int i, uint32_t, typename Head<Class>::Places at) {
+                  as_it_is, nullptr, false, row);
+        head.each(head_dim, as_it_is, [&](int i, typename Head<Class>::Places at) {
             query_element<S>(shared, g, at.a) = head.a[i] * factor;
             query_element<S>(shared, g, at.b) = head.b[i] * factor;
         });
@@ -545,10 +555,10 @@ RF_INLINE void attend_tile(const AttendArgs &a, typename S::Shared &shared, uint
                          a.softcap};
     uint32_t first = range.begin / RF_PAGE_TOKENS * RF_PAGE_TOKENS;
     Flight<S> flight = begin_chunk<S>(range, first);
-    barrier();
+    shared_barrier();
     float results[G * S::VECTORS * 8];
     attend_range<S, G>(range, shared, flight, begin, end, results);
-    barrier();
+    shared_barrier();
     gather_results<S, G>(shared, results, head_dim, [&](uint32_t g, uint32_t d, float value) {
         uint32_t query = tile * G + g;
         if (query >= queries) return;

@@ -45,11 +45,10 @@ RF_INLINE uint64_t head_offset(const HeadShape &shape, uint32_t kind, uint32_t k
     return heads * (RF_PAGE_TOKENS * shape.head_dim);
 }
 
-// One token's row of a head in the cache.
+// One token's row of a head in its page.
 template <typename Cache>
-RF_INLINE RF_GLOBAL typename Cache::Element *cache_row(const StepArg &step, const HeadShape &shape, uint32_t row,
-                                                       uint32_t position, uint32_t kind, uint32_t kv_head) {
-    uint64_t page = step.pages[step.first_page[row] + position / RF_PAGE_TOKENS];
+RF_INLINE RF_GLOBAL typename Cache::Element *cache_row(uint64_t page, const HeadShape &shape, uint32_t position,
+                                                       uint32_t kind, uint32_t kv_head) {
     return (RF_GLOBAL typename Cache::Element *)page + head_offset(shape, kind, kv_head) +
            (position % RF_PAGE_TOKENS) * shape.head_dim;
 }
@@ -60,6 +59,7 @@ template <int Class>
 struct Head {
     static constexpr int PAIRS = Class / 64;
     float a[PAIRS], b[PAIRS];
+    float gain_a[PAIRS], gain_b[PAIRS], cosine[PAIRS], sine[PAIRS];
 
     struct Places {
         uint32_t a, b;
@@ -68,34 +68,49 @@ struct Head {
         if (style == RF_ROPE_NEOX && pair < pairs) return {pair, pair + pairs};
         return {pair * 2, pair * 2 + 1};
     }
+    // Calls visit(i, places) for each of the lane's pairs, as many as the head has.
     template <typename Visit>
-    RF_METHOD void each(uint32_t head_dim, const RopeArg &rope, Visit visit) {
+    RF_METHOD void each(uint32_t head_dim, const RopeArg &rope, Visit visit) const {
         RF_UNROLL for (int i = 0; i < PAIRS; i++) {
             uint32_t pair = lane32() + 32 * i;
-            if (pair < head_dim / 2) visit(i, pair, places(pair, rope.pairs, rope.style));
+            if (pair < head_dim / 2) visit(i, places(pair, rope.pairs, rope.style));
         }
     }
-    RF_METHOD void load(const float *x, uint32_t head_dim, const RopeArg &rope) {
-        RF_UNROLL for (int i = 0; i < PAIRS; i++) a[i] = b[i] = 0;
-        each(head_dim, rope, [&](int i, uint32_t, Places at) { a[i] = x[at.a], b[i] = x[at.b]; });
+    // Issues all loads at once: of the head, the norm's gain, and the row's rotation. What a lane has beyond the head is
+    // 0, read from its first pair so that no condition comes between the loads.
+    RF_METHOD void load(const float *x, uint32_t head_dim, const RopeArg &rope, const float *gain, bool rotates,
+                        uint32_t row) {
+        Places at[PAIRS];
+        RF_UNROLL for (int i = 0; i < PAIRS; i++) {
+            uint32_t pair = lane32() + 32 * i;
+            at[i] = places(pair < head_dim / 2 ? pair : 0, rope.pairs, rope.style);
+            a[i] = x[at[i].a], b[i] = x[at[i].b];
+            gain_a[i] = gain_b[i] = cosine[i] = 1, sine[i] = 0;
+        }
+        if (gain)
+            RF_UNROLL for (int i = 0; i < PAIRS; i++) gain_a[i] = gain[at[i].a], gain_b[i] = gain[at[i].b];
+        if (rotates && rope.pairs > 0) {
+            const float *cosines = rope.rotation + (uint64_t)row * 2 * rope.pairs, *sines = cosines + rope.pairs;
+            RF_UNROLL for (int i = 0; i < PAIRS; i++) {
+                uint32_t pair = lane32() + 32 * i, place = pair < rope.pairs ? pair : 0;
+                cosine[i] = cosines[place], sine[i] = sines[place];
+                cosine[i] = pair < rope.pairs ? cosine[i] : 1.0f, sine[i] = pair < rope.pairs ? sine[i] : 0.0f;
+            }
+        }
     }
-    RF_METHOD void normalise(uint32_t head_dim, const RopeArg &rope, const NormArg &norm) {
-        if (!norm.gain) return;
-        float sum = 0;
-        RF_UNROLL for (int i = 0; i < PAIRS; i++) sum += a[i] * a[i] + b[i] * b[i];
-        float factor = inverse_sqrt(group_sum(sum) / (float)head_dim + norm.epsilon);
-        each(head_dim, rope, [&](int i, uint32_t, Places at) {
-            a[i] *= factor * norm.gain[at.a];
-            b[i] *= factor * norm.gain[at.b];
-        });
-    }
-    RF_METHOD void rotate(uint32_t head_dim, const RopeArg &rope, uint32_t row) {
-        const float *cosines = rope.rotation + (uint64_t)row * 2 * rope.pairs, *sines = cosines + rope.pairs;
-        each(head_dim, rope, [&](int i, uint32_t pair, Places) {
-            if (pair >= rope.pairs) return;
-            float cosine = cosines[pair], sine = sines[pair], first = a[i], second = b[i];
-            a[i] = first * cosine - second * sine;
-            b[i] = first * sine + second * cosine;
-        });
+    // Norm, if there is one, and rotation.
+    RF_METHOD void finish(uint32_t head_dim, const NormArg &norm) {
+        if (norm.gain) {
+            float sum = 0;
+            RF_UNROLL for (int i = 0; i < PAIRS; i++)
+                sum += lane32() + 32 * i < head_dim / 2 ? a[i] * a[i] + b[i] * b[i] : 0.0f;
+            float factor = inverse_sqrt(group_sum(sum) / (float)head_dim + norm.epsilon);
+            RF_UNROLL for (int i = 0; i < PAIRS; i++) a[i] *= factor * gain_a[i], b[i] *= factor * gain_b[i];
+        }
+        RF_UNROLL for (int i = 0; i < PAIRS; i++) {
+            float first = a[i], second = b[i];
+            a[i] = first * cosine[i] - second * sine[i];
+            b[i] = first * sine[i] + second * cosine[i];
+        }
     }
 };

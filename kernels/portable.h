@@ -227,6 +227,17 @@ RF_INLINE void barrier() {
 #endif
 }
 
+// The same for shared memory alone: loads from global memory stay on their way, which barrier() waits for on AMD.
+RF_INLINE void shared_barrier() {
+#if RF_WMMA_GFX12
+    asm volatile("s_wait_dscnt 0x0\n\ts_barrier_signal -1\n\ts_barrier_wait -1" ::: "memory");
+#elif RF_AMD
+    asm volatile("s_waitcnt lgkmcnt(0)\n\ts_barrier" ::: "memory");
+#else
+    __syncthreads();
+#endif
+}
+
 // ------------------------------------------------------------------------------------------------ groups of 32 lanes
 
 // The value of the lane whose number in the group differs by the bits of `mask`.

@@ -17,22 +17,20 @@ RF_INLINE void rope_append_head(const RopeAppendArgs &a, uint32_t row, uint32_t 
     Head<512> values;
     if (head < n_head) {
         float *q = a.q + ((uint64_t)row * n_head + head) * head_dim;
-        values.load(q, head_dim, a.rope);
-        values.normalise(head_dim, a.rope, a.rope.q_norm);
-        values.rotate(head_dim, a.rope, row);
-        values.each(head_dim, a.rope,
-                    [&](int i, uint32_t, Head<512>::Places at) { q[at.a] = values.a[i], q[at.b] = values.b[i]; });
+        values.load(q, head_dim, a.rope, a.rope.q_norm.gain, true, row);
+        values.finish(head_dim, a.rope.q_norm);
+        values.each(head_dim, a.rope, [&](int i, Head<512>::Places at) { q[at.a] = values.a[i], q[at.b] = values.b[i]; });
         return;
     }
     uint32_t kind = head < n_head + n_head_kv ? RF_KEYS : RF_VALUES;
     uint32_t kv_head = head - n_head - (kind == RF_VALUES ? n_head_kv : 0);
-    values.load((kind == RF_KEYS ? a.k : a.v) + ((uint64_t)row * n_head_kv + kv_head) * head_dim, head_dim, a.rope);
-    if (kind == RF_KEYS) {
-        values.normalise(head_dim, a.rope, a.rope.k_norm);
-        values.rotate(head_dim, a.rope, row);
-    }
-    auto *out = cache_row<Cache>(a.step, shape, row, a.step.positions[row], kind, kv_head);
-    values.each(head_dim, a.rope, [&](int i, uint32_t, Head<512>::Places at) {
+    uint64_t page = a.step.pages[a.step.first_page[row] + a.step.positions[row] / RF_PAGE_TOKENS];
+    NormArg norm = kind == RF_KEYS ? a.rope.k_norm : NormArg{nullptr, 0, 0};
+    const float *from = (kind == RF_KEYS ? a.k : a.v) + ((uint64_t)row * n_head_kv + kv_head) * head_dim;
+    values.load(from, head_dim, a.rope, norm.gain, kind == RF_KEYS, row);
+    values.finish(head_dim, norm);
+    auto *out = cache_row<Cache>(page, shape, a.step.positions[row], kind, kv_head);
+    values.each(head_dim, a.rope, [&](int i, Head<512>::Places at) {
         out[at.a] = Cache::element(values.a[i]);
         out[at.b] = Cache::element(values.b[i]);
     });

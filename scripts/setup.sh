@@ -27,6 +27,10 @@ check_packages() {
     if [ "$1" = test ]; then
         # The header must compile as C++ too.
         command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
+        # AMD code for the GPU backend, and its disassembler for the emulator that runs it in the tests.
+        command -v clang-19 >/dev/null || missing+=(clang-19)
+        command -v ld.lld-19 >/dev/null || missing+=(lld-19)
+        command -v llvm-objdump-19 >/dev/null || missing+=(llvm-19)
     fi
     command -v python3 >/dev/null || missing+=(python3)
     # pip only downloads the models; nothing is installed with it.

@@ -96,6 +96,18 @@ arguments! {
         splits: u32,
         unused: u32,
     }
+
+    /// The token with the greatest logit.
+    ArgmaxArgs {
+        logits: Address,
+        out: Address,
+        partial: Address,
+        counters: Address,
+        n: u32,
+        n_vocab: u32,
+        splits: u32,
+        unused: u32,
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +142,7 @@ mod tests {
             HeadShape { n_head, n_head_kv, head_dim, layer }
             RopeAppendArgs { q, k, v, step, rope, shape, n }
             AttendArgs { q, k, v, out, step, rope, shape, scale, softcap, window, n, partial, counters, splits }
+            ArgmaxArgs { logits, out, partial, counters, n, n_vocab, splits }
         }
         let folder = tempfile::tempdir().expect("a folder");
         let source = folder.path().join("layout.cpp");

@@ -13,6 +13,8 @@ mod pages;
 mod plan;
 pub mod planes;
 mod rtc;
+#[cfg(test)]
+mod tests;
 mod tuning;
 mod weights;
 mod work;

@@ -254,10 +254,10 @@ fn global_access(text: &Text, number: u32) -> Result<Inst, String> {
     let (space, rest) = text.mnemonic.split_once('_').ok_or("unknown instruction")?;
     let is_flat = space == "flat";
     let access = match (rest.strip_prefix("atomic_"), is_flat) {
-        (Some(operation), false) => global::global::atomic(operation),
-        (Some(operation), true) => global::flat::atomic(operation),
-        (None, false) => global::global::load_store(rest),
-        (None, true) => global::flat::load_store(rest),
+        (Some(operation), false) => global::direct::atomic(operation),
+        (Some(operation), true) => global::generic::atomic(operation),
+        (None, false) => global::direct::load_store(rest),
+        (None, true) => global::generic::load_store(rest),
     };
     let access = access.ok_or("unknown instruction")?;
     let mut inst = Inst::new(access.code.pick(), number);

@@ -153,7 +153,10 @@ impl Context<'_> {
         while let Some(&id) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let workgroup = workgroup.get_or_insert_with(|| Workgroup::new(self));
             workgroup.begin(self, id);
-            while !self.failed.load(Ordering::Relaxed) && workgroup.turn(self) {}
+            let mut unfinished = true;
+            while unfinished && !self.failed.load(Ordering::Relaxed) {
+                unfinished = workgroup.turn(self);
+            }
             if self.failed.load(Ordering::Relaxed) {
                 return;
             }

@@ -69,25 +69,26 @@ impl Ranges {
 #[derive(Clone)]
 pub struct Memory {
     ranges: Arc<Ranges>,
-    last: [(u64, u64); 2],
+    last: [(u64, u64); 4],
 }
 
 impl Memory {
     pub fn new(ranges: Arc<Ranges>) -> Memory {
-        Memory { ranges, last: [(1, 0); 2] }
+        Memory { ranges, last: [(1, 0); 4] }
     }
 
     /// Whether `start..end` may be read and written.
     #[inline(always)]
     pub fn allows(&mut self, start: u64, end: u64) -> bool {
         let inside = |(low, high): (u64, u64)| low <= start && end <= high && start <= end;
-        inside(self.last[0]) || inside(self.last[1]) || self.look_up(start, end)
+        self.last.iter().any(|&range| inside(range)) || self.look_up(start, end)
     }
 
     #[cold]
     fn look_up(&mut self, start: u64, end: u64) -> bool {
         let Some(range) = self.ranges.find(start, end) else { return false };
-        self.last = [(range.start, range.end), self.last[0]];
+        self.last.rotate_right(1);
+        self.last[0] = (range.start, range.end);
         start <= end
     }
 

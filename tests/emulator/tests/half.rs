@@ -1,10 +1,15 @@
 //! f16 arithmetic, bit by bit: what f64 arithmetic, rounded once, gives.
 
+#![allow(clippy::needless_range_loop, clippy::precedence)] // elements of several arrays; shifts and masks
+
 mod common;
 
 use common::{Gpu, Numbers, from_f16, to_f16};
 
 const N: usize = 512;
+
+/// What a row of a kernel's output is called, and how it is computed.
+type Operation = (&'static str, fn(u16, u16) -> u16);
 
 /// Pairs of f16, of all magnitudes.
 fn pairs(seed: u64) -> Vec<u32> {
@@ -79,7 +84,7 @@ fn two_integers_at_a_time() {
     let (da, db, out) = (gpu.upload(&a), gpu.upload(&b), gpu.buffer(4 * 9 * N));
     module.launch(&gpu, "packed_integers", N as u32 / 128, 128, args![da, db, out, N as u32]);
     let out = gpu.download::<u32>(out);
-    let operations: [(&str, fn(u16, u16) -> u16); 9] = [
+    let operations: [Operation; 9] = [
         ("add", |a, b| a.wrapping_add(b)),
         ("sub", |a, b| a.wrapping_sub(b)),
         ("mul", |a, b| a.wrapping_mul(b)),

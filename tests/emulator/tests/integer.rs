@@ -1,10 +1,15 @@
 //! Integers, conversions and division, bit by bit.
 
+#![allow(clippy::needless_range_loop, clippy::precedence)] // elements of several arrays; shifts and masks
+
 mod common;
 
 use common::{Gpu, Numbers};
 
 const N: usize = 1024;
+
+/// What a row of a kernel's output is called, and how it is computed.
+type Operation<T> = (&'static str, fn(T, T) -> T);
 
 /// Random words, some of them near the ends of their range.
 fn words(seed: u64) -> Vec<u32> {
@@ -23,7 +28,7 @@ fn of_64_bits() {
     let gpu = Gpu::new();
     let Some(module) = gpu.load("integer") else { return };
     let (a, b) = (wide_words(1), wide_words(2));
-    let operations: [(&str, fn(u64, u64) -> u64); 14] = [
+    let operations: [Operation<u64>; 14] = [
         ("add", |x, y| x.wrapping_add(y)),
         ("sub", |x, y| x.wrapping_sub(y)),
         ("mul", |x, y| x.wrapping_mul(y)),
@@ -54,7 +59,7 @@ fn of_32_bits() {
     let gpu = Gpu::new();
     let Some(module) = gpu.load("integer") else { return };
     let (a, b) = (words(3), words(4));
-    let operations: [(&str, fn(u32, u32) -> u32); 27] = [
+    let operations: [Operation<u32>; 27] = [
         ("mul", |x, y| x.wrapping_mul(y)),
         ("mul hi", |x, y| (u64::from(x) * u64::from(y) >> 32) as u32),
         ("signed mul hi", |x, y| (i64::from(x as i32) * i64::from(y as i32) >> 32) as u32),

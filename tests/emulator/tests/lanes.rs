@@ -1,5 +1,7 @@
 //! Permutations of lanes.
 
+#![allow(clippy::needless_range_loop, clippy::precedence)] // elements of several arrays; shifts and masks
+
 mod common;
 
 use common::{Gpu, Numbers};

@@ -1,5 +1,7 @@
 //! Matrix instructions against plain products.
 
+#![allow(clippy::needless_range_loop, clippy::precedence)] // elements of several arrays; shifts and masks
+
 mod common;
 
 use common::{Gpu, Numbers, from_f16, to_f16};

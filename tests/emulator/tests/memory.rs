@@ -1,5 +1,7 @@
 //! Kinds of memory, atomics, barriers and calls; and that wrong programs are found.
 
+#![allow(clippy::needless_range_loop, clippy::precedence)] // elements of several arrays; shifts and masks
+
 mod common;
 
 use std::ffi::CString;
@@ -161,10 +163,10 @@ fn grids_of_three_dimensions() {
     let Some(module) = gpu.load("memory") else { return };
     let (w, h, d) = (12, 10, 6);
     let out = gpu.buffer(4 * w * h * d);
-    module.try_launch("place", [3, 2, 2], [4, 5, 3], 0, args![out]).expect(&gpu.message());
+    module.launch_shaped(&gpu, "place", ([3, 2, 2], [4, 5, 3], 0), args![out]);
     let out = gpu.download::<u32>(out);
-    for i in 0..w * h * d {
-        assert_eq!(out[i] as usize, i % w | (i / w % h) << 8 | (i / w / h) << 16);
+    for (i, got) in out.into_iter().enumerate() {
+        assert_eq!(got as usize, i % w | (i / w % h) << 8 | (i / w / h) << 16);
     }
 }
 
@@ -209,7 +211,7 @@ fn results_repeat_with_the_seed() {
     let out = gpu.buffer(128);
     let run = |seed| {
         rfemu_set_seed(seed);
-        module.try_launch("uninitialised", [1, 1, 1], [32, 1, 1], 128, args![out]).expect(&gpu.message());
+        module.launch_shaped(&gpu, "uninitialised", ([1, 1, 1], [32, 1, 1], 128), args![out]);
         gpu.download::<u32>(out)
     };
     let first = run(1);

@@ -172,7 +172,7 @@ impl Runtime {
 }
 
 /// Copies `len` bytes, as between any two kinds of memory.
-pub fn copy(to: *mut u8, from: *const u8, len: usize) {
+pub(crate) fn copy(to: *mut u8, from: *const u8, len: usize) {
     // SAFETY: both were checked, or are the caller's to vouch for. They may overlap.
     unsafe { to.copy_from(from, len) };
 }
@@ -241,7 +241,7 @@ entries! {
     }
 
     Device fn hipMemsetD32Async(runtime; to: u64, value: c_int, count: usize, stream: Handle) {
-        if to % 4 != 0 {
+        if !to.is_multiple_of(4) {
             return Err(INVALID_VALUE);
         }
         runtime.check_copy(&[to], None, count.checked_mul(4).ok_or(INVALID_VALUE)?)?;

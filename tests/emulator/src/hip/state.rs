@@ -261,7 +261,7 @@ macro_rules! entries {
 }
 
 /// Writes a result through a caller's pointer.
-pub fn put<T>(to: *mut T, value: T) -> Result<(), Code> {
+pub(crate) fn put<T>(to: *mut T, value: T) -> Result<(), Code> {
     if to.is_null() {
         return Err(INVALID_VALUE);
     }

@@ -179,7 +179,7 @@ pub fn store_part<S: Space, const BYTES: usize>(wave: &mut Wave, inst: &Inst, sh
 
 /// Fails the wave if an active lane's address is no multiple of `size`: atomics need that.
 fn check_alignment(wave: &mut Wave, inst: &Inst, at: &[u64; LANES], size: u64) -> bool {
-    let odd = (0..LANES).find(|&lane| wave.active(lane) && at[lane] % size != 0);
+    let odd = (0..LANES).find(|&lane| wave.active(lane) && !at[lane].is_multiple_of(size));
     if let Some(lane) = odd {
         let what = format!("a misaligned atomic at {:#x} by lane {lane}", at[lane]);
         wave.fail(inst, crate::hip::error::LAUNCH_FAILURE, &what);

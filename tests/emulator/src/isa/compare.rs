@@ -2,6 +2,8 @@
 //!
 //! A row serves both forms; the decoder makes EXEC the result of the second.
 
+#![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)] // "not less" is not "greater or equal" with NaN
+
 use crate::inst::{Inst, Row, Slot, Ty};
 use crate::lane::{F16, F32, F64, I16, I32, I64, Lane, U16, U32, U64};
 use crate::versions;

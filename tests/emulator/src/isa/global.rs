@@ -110,13 +110,13 @@ impl Space for Flat {
     const LINEAR: bool = false;
 }
 
-pub mod global {
+pub mod direct {
     use super::Global;
     crate::accesses!(Global);
     crate::atomics!(Global);
 }
 
-pub mod flat {
+pub mod generic {
     use super::Flat;
     crate::accesses!(Flat);
     crate::atomics!(Flat);

@@ -1,6 +1,7 @@
 //! A small host program for the tests: compiles kernels, and calls the runtime's C functions as any program would.
 
 #![allow(dead_code)] // each test file uses a part
+#![allow(clippy::precedence)] // shifts and masks, as instruction sets write them
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
@@ -14,7 +15,8 @@ use amdhip64::hip::memory::*;
 
 /// Compiles `tests/kernels/<name>.hip` for `arch`; `None` if there is no compiler, which CI does not accept.
 pub fn compile(name: &str, arch: &str) -> Option<Vec<u8>> {
-    static DONE: Mutex<Option<HashMap<(String, String), Vec<u8>>>> = Mutex::new(None);
+    type Objects = HashMap<(String, String), Vec<u8>>;
+    static DONE: Mutex<Option<Objects>> = Mutex::new(None);
     let mut done = DONE.lock().unwrap_or_else(|e| e.into_inner());
     let done = done.get_or_insert_default();
     let key = (name.to_string(), arch.to_string());
@@ -165,6 +167,9 @@ impl Gpu {
     }
 }
 
+/// Blocks, threads of each, bytes of dynamic workgroup memory.
+pub type Shape = ([u32; 3], [u32; 3], u32);
+
 pub struct Module {
     pub handle: usize,
 }
@@ -191,7 +196,8 @@ impl Module {
             .collect();
         let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|value| (value as *mut u64).cast()).collect();
         let ([gx, gy, gz], [bx, by, bz]) = (grid, block);
-        let (list, extra) = (pointers.as_mut_ptr(), std::ptr::null_mut());
+        let list = if args.is_empty() { std::ptr::null_mut() } else { pointers.as_mut_ptr() };
+        let extra = std::ptr::null_mut();
         // SAFETY: as many arguments as the kernel has.
         match unsafe { hipModuleLaunchKernel(function, gx, gy, gz, bx, by, bz, lds, 0, list, extra) } {
             0 => Ok(()),
@@ -202,7 +208,13 @@ impl Module {
     /// Launches `blocks` blocks of `threads` threads.
     #[track_caller]
     pub fn launch(&self, gpu: &Gpu, name: &str, blocks: u32, threads: u32, args: &[Arg]) {
-        if let Err(code) = self.try_launch(name, [blocks, 1, 1], [threads, 1, 1], 0, args) {
+        self.launch_shaped(gpu, name, ([blocks, 1, 1], [threads, 1, 1], 0), args);
+    }
+
+    /// Launches a grid of blocks, with dynamic workgroup memory.
+    #[track_caller]
+    pub fn launch_shaped(&self, gpu: &Gpu, name: &str, (grid, block, lds): Shape, args: &[Arg]) {
+        if let Err(code) = self.try_launch(name, grid, block, lds, args) {
             panic!("{code}: {}", gpu.message());
         }
     }
