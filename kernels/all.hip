@@ -8,3 +8,4 @@
 #include "gemv.hip"
 #include "exact.hip"
 #include "gemm.hip"
+#include "gemm_half.hip"

@@ -121,8 +121,7 @@ RF_INLINE void gemv_batch_rows(const MatmulArgs &a, uint32_t block, uint32_t blo
 
 template <typename F>
 RF_INLINE void gemv_batch_stage(const MatmulArgs &a, uint32_t block, uint32_t blocks) {
-    if (a.n <= 2) gemv_batch_rows<F, 2>(a, block, blocks);
-    else if (a.n <= 4) gemv_batch_rows<F, 4>(a, block, blocks);
+    if (a.n <= 4) gemv_batch_rows<F, 4>(a, block, blocks);
     else gemv_batch_rows<F, 8>(a, block, blocks);
 }
 

@@ -132,6 +132,11 @@ impl<'a> Case<'a> {
         !is_float(self.parts[0].0) && !self.kernel.starts_with("exact")
     }
 
+    /// Multiplies by weights that were rounded to half precision.
+    fn decodes(&self) -> bool {
+        self.kernel.starts_with("gemm_half")
+    }
+
     fn paired(&self) -> bool {
         self.epilogue >= EPILOGUE_SILU
     }
@@ -140,7 +145,7 @@ impl<'a> Case<'a> {
     fn shape(&self) -> ([u32; 3], u32, u32) {
         if self.kernel.starts_with("gemm") {
             let rows = self.parts.iter().map(|part| part.1).max().expect("parts");
-            let tile_n: usize = env!("RF_TILE_N").parse().expect("a number");
+            let tile_n = if self.decodes() { 128 } else { env!("RF_TILE_N").parse().expect("a number") };
             let grid = [rows.div_ceil(TILE_M), self.n.div_ceil(tile_n), self.parts.len()];
             return (grid.map(|n| n as u32), 256, 0);
         }
@@ -191,11 +196,14 @@ impl Activations {
         Activations { x: acts, slack }
     }
 
-    /// A row of weights times row `t`, and how far off it may be.
-    fn product(&self, weights: &Weights, r: usize, t: usize, columns: usize) -> (f64, f64) {
+    /// A row of weights times row `t`, and how far off it may be; `decoded` if weights are rounded to half precision.
+    fn product(&self, weights: &Weights, r: usize, t: usize, columns: usize, decoded: bool) -> (f64, f64) {
         let row = &weights.values[r * columns..][..columns];
         let (x, slack) = (&self.x[t * columns..][..columns], &self.slack[t * columns..][..columns]);
-        row.iter().zip(x).zip(slack).fold((0.0, 1e-6), |(sum, tolerance), ((&w, x), slack)| {
+        let largest = |block: &[f32]| f64::from(block.iter().fold(0f32, |most, w| most.max(w.abs())));
+        let sizes = row.chunks(32).zip(x.chunks(32)).map(|(w, x)| largest(w) * x.iter().map(|x| x.abs()).sum::<f64>());
+        let rounded = if decoded { sizes.sum::<f64>() * 2.0 * 0.5f64.powi(11) } else { 0.0 };
+        row.iter().zip(x).zip(slack).fold((0.0, 1e-6 + rounded), |(sum, tolerance), ((&w, x), slack)| {
             let (w, term) = (f64::from(w), f64::from(w) * x);
             (sum + term, tolerance + 3e-6 * term.abs() + w.abs() * slack)
         })
@@ -338,7 +346,7 @@ fn expect(
     before: f32,
 ) -> (f64, f64) {
     let linear = |i: usize| {
-        let (y, tolerance) = acts.product(&weights[i], r, t, case.columns);
+        let (y, tolerance) = acts.product(&weights[i], r, t, case.columns, case.decodes());
         (if case.bias { y + f64::from(biases[i][r]) } else { y }, tolerance)
     };
     let (mut y, tolerance) = linear(i);
@@ -473,19 +481,28 @@ fn exact_products() {
 fn many_rows() {
     for mut gpu in Gpu::all() {
         for t in served() {
-            let kernel = format!("gemm_{}", suffix(t));
-            let w = widths(t);
-            let shapes =
-                [(9, w[0], 1), (16, w[1], 130), (33, w[2], 128), (64, w[3], 40), (65, w[1], 257), (70, w[4], 16)];
-            for (n, columns, rows) in shapes {
-                gpu.check(&Case::new(&kernel, &[(t, rows, 0)], columns, n));
+            for family in ["gemm", "gemm_half"] {
+                let kernel = format!("{family}_{}", suffix(t));
+                // Floats have one kernel, and so has everything on devices without matrix units.
+                if gpu.module.find::<MatmulArgs>(&kernel).expect("a module").is_none() && family == "gemm_half" {
+                    continue;
+                }
+                many_rows_by(&mut gpu, &kernel, t);
             }
-            let three = [(t, 140, 0), (t, 33, 0), (t, 31, 0)];
-            gpu.check(&Case { bias: true, ..Case::new(&kernel, &three, w[2], 20) });
-            let case = Case::new(&kernel, &three[2..], w[2], 11);
-            gpu.check(&Case { softcap: 20.0, epilogue: EPILOGUE_ADD, ..case });
         }
     }
+}
+
+fn many_rows_by(gpu: &mut Gpu, kernel: &str, t: TensorType) {
+    let w = widths(t);
+    let shapes = [(9, 0, 1), (16, 1, 130), (33, 2, 128), (64, 3, 40), (65, 1, 257), (70, 4, 16), (130, 1, 130)];
+    for (n, width, rows) in shapes {
+        gpu.check(&Case::new(kernel, &[(t, rows, 0)], w[width], n));
+    }
+    let three = [(t, 140, 0), (t, 33, 0), (t, 31, 0)];
+    gpu.check(&Case { bias: true, ..Case::new(kernel, &three, w[2], 20) });
+    let case = Case::new(kernel, &three[2..], w[2], 11);
+    gpu.check(&Case { softcap: 20.0, epilogue: EPILOGUE_ADD, ..case });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::backend::cpu::pool::Pool;
 use crate::quant::TensorType;
-use crate::quant::blocks::group_scales_mins;
+use crate::quant::blocks::{e8m0_half, group_scales_mins};
 
 /// Planes begin at multiples of this many bytes of their allocation.
 const ALIGNMENT: usize = 256;
@@ -107,6 +107,44 @@ impl Planes {
             (layout.unpack)(pieces, file);
         }
     }
+}
+
+/// Whether the kernels that decode weights to half precision (`kernels/gemm_half.hip`) serve a matrix whose largest weight is
+/// `largest`: none becomes infinite, and the scales of none of its blocks lose bits that count.
+pub fn suits_halves(largest: f32) -> bool {
+    (1.0 / 1024.0..250.0).contains(&largest)
+}
+
+/// A bound on the weights' magnitude in whole blocks of the file, from their scales.
+pub fn largest_weight(tensor_type: TensorType, file: &[u8]) -> f32 {
+    // Where a block has its scale and its minimum, and what they are multiplied by at most.
+    let (scale, by, min, min_by) = match tensor_type {
+        TensorType::Q4_0 => (0, 8.0, 0, 0.0),
+        TensorType::Q4_1 => (0, 15.0, 2, 1.0),
+        TensorType::Q5_0 => (0, 16.0, 0, 0.0),
+        TensorType::Q5_1 => (0, 31.0, 2, 1.0),
+        TensorType::Q8_0 => (0, 128.0, 0, 0.0),
+        TensorType::IQ4_NL => (0, 127.0, 0, 0.0),
+        TensorType::Q2_K => (80, 15.0 * 3.0, 82, 15.0),
+        TensorType::Q3_K => (108, 32.0 * 4.0, 0, 0.0),
+        TensorType::Q4_K => (0, 63.0 * 15.0, 2, 63.0),
+        TensorType::Q5_K => (0, 63.0 * 31.0, 2, 63.0),
+        TensorType::Q6_K => (208, 128.0 * 32.0, 0, 0.0),
+        TensorType::IQ4_XS => (0, 32.0 * 127.0, 0, 0.0),
+        TensorType::MXFP4 => {
+            return file.chunks_exact(17).map(|block| e8m0_half(block[0]) * 12.0).fold(0.0, f32::max);
+        }
+        _ => return f32::INFINITY,
+    };
+    // Magnitudes of half precision are ordered as their bits are; infinities and NaN are the greatest.
+    let magnitude = |block: &[u8], at: usize| u16::from_le_bytes(bytes(block, at)) & 0x7fff;
+    let blocks = file.chunks_exact(tensor_type.format().block_bytes);
+    let (scale, min) = blocks.fold((0, 0), |(most, most_min), block| {
+        (most.max(magnitude(block, scale)), most_min.max(magnitude(block, min)))
+    });
+    let float = |bits: u16| half::f16::from_bits(bits).to_f32();
+    let largest = float(scale) * by + if min_by > 0.0 { float(min) * min_by } else { 0.0 };
+    if largest.is_nan() { f32::INFINITY } else { largest }
 }
 
 /// How the blocks of a type are taken apart.
@@ -530,6 +568,28 @@ mod tests {
             let ends = planes.offsets.iter().zip(&planes.row_bytes).map(|(offset, row)| offset + 7 * row);
             assert!(ends.zip(planes.offsets.iter().skip(1).chain([&planes.bytes])).all(|(end, &next)| end <= next));
         }
+    }
+
+    #[test]
+    fn no_weight_is_larger_than_the_bound() {
+        for tensor_type in served().filter(|&t| layout(t).is_some_and(|layout| layout.parts[1] > 0)) {
+            let format = tensor_type.format();
+            let mut file = noise(40 * format.block_bytes, 11);
+            for block in file.chunks_exact_mut(format.block_bytes) {
+                // Scales of all magnitudes, but neither infinite nor NaN.
+                for at in [1, 3, 81, 83, 109, 209] {
+                    block.get_mut(at).into_iter().for_each(|byte| *byte &= 0xbb);
+                }
+            }
+            let mut values = vec![0.0; 40 * format.block_elements];
+            format.decode.expect("a decode")(&file, &mut values);
+            let largest = values.iter().fold(0f32, |most, value| most.max(value.abs()));
+            let bound = largest_weight(tensor_type, &file);
+            assert!(largest <= bound, "{tensor_type:?}: {largest} > {bound}");
+        }
+        assert_eq!(largest_weight(TensorType::F16, &[0, 0]), f32::INFINITY);
+        assert_eq!(largest_weight(TensorType::Q4_0, &[0xff; 18]), f32::INFINITY);
+        assert!(suits_halves(1.0) && !suits_halves(300.0) && !suits_halves(1e-5) && !suits_halves(f32::INFINITY));
     }
 
     #[test]
