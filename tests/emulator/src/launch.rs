@@ -228,7 +228,7 @@ impl Workgroup {
         let place = [id % x, id / x % y, id / x / y];
         self.random = Random::for_part(context.settings.seed, u64::from(id));
         fill_with_garbage(&mut self.lds, &mut self.random);
-        let rows = (launch.kernel.vgprs as usize).next_multiple_of(8).clamp(8, ROWS);
+        let rows = (launch.kernel.vgprs as usize).next_multiple_of(8).clamp(8, 256);
         for (number, wave) in self.waves.iter_mut().enumerate() {
             fill_with_garbage(&mut wave.scratch, &mut self.random);
             for row in &mut wave.v[..rows] {

@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::object::Program;
 
 pub const LANES: usize = 32;
-/// 256 VGPRs, and the extra rows that lowered instructions use.
-pub const ROWS: usize = 260;
+/// 256 VGPRs, and the extra rows that lowered instructions use; a power of two, so that indices are checked by a mask.
+pub const ROWS: usize = 512;
 
 /// A register of all lanes.
 pub type Vgpr = [u32; LANES];
