@@ -12,7 +12,7 @@ use crate::inst::{EXEC, Inst};
 use crate::memory::{Kind, Memory, Range, Ranges};
 use crate::object::{Kernel, Program};
 use crate::random::Random;
-use crate::wave::{Fault, LANES, Lds, ROWS, Stop, Wave};
+use crate::wave::{Fault, LANES, Lds, ROWS, Stop, Wave, set_host_flushing};
 
 /// The longest turn of a wave, in instructions.
 const LONGEST_TURN: u64 = 2000;
@@ -208,6 +208,7 @@ impl Workgroup {
             pc: 0,
             stop: Stop::Running,
             fault: None,
+            flushing: false,
             saved_exec: 0,
             lds: window,
             scratch: vec![0; per_lane as usize * LANES],
@@ -228,7 +229,7 @@ impl Workgroup {
         let place = [id % x, id / x % y, id / x / y];
         self.random = Random::for_part(context.settings.seed, u64::from(id));
         fill_with_garbage(&mut self.lds, &mut self.random);
-        let rows = (launch.kernel.vgprs as usize).next_multiple_of(8).clamp(8, ROWS);
+        let rows = (launch.kernel.vgprs as usize).next_multiple_of(8).clamp(8, 256);
         for (number, wave) in self.waves.iter_mut().enumerate() {
             fill_with_garbage(&mut wave.scratch, &mut self.random);
             for row in &mut wave.v[..rows] {
@@ -272,6 +273,9 @@ impl Workgroup {
 /// Runs up to `turn` instructions; how many it were.
 fn run_for(wave: &mut Wave, code: &[Inst], turn: u64) -> u64 {
     let mut left = turn;
+    if wave.flushing {
+        set_host_flushing(true);
+    }
     while left > 0 {
         let inst = &code[wave.pc];
         wave.pc += 1;
@@ -281,6 +285,9 @@ fn run_for(wave: &mut Wave, code: &[Inst], turn: u64) -> u64 {
         if wave.stop != Stop::Running {
             break;
         }
+    }
+    if wave.flushing {
+        set_host_flushing(false);
     }
     turn - left
 }
@@ -303,6 +310,7 @@ fn start(wave: &mut Wave, context: &Context, place: [u32; 3], number: u32) {
     wave.pc = context.entry;
     wave.stop = Stop::Running;
     wave.scc = false;
+    wave.flushing = kernel.flushes();
     wave.workgroup = place;
     wave.set_s(crate::inst::NULL, 0);
     let enabled = |bit: u32| kernel.properties >> bit & 1 != 0;

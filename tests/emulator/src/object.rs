@@ -82,6 +82,18 @@ pub struct Kernel {
     pub properties: u16,
 }
 
+impl Kernel {
+    /// The modes of rounding (4 bits) and of subnormal numbers (2 bits for f32, 2 for f16 and f64).
+    pub fn float_mode(&self) -> (u32, u32) {
+        (self.rsrc1 >> 12 & 15, self.rsrc1 >> 16 & 15)
+    }
+
+    /// Whether f32 takes subnormal numbers for zero when the kernel starts.
+    pub fn flushes(&self) -> bool {
+        self.float_mode().1 & 3 == 0
+    }
+}
+
 /// A parsed code object.
 pub struct Object {
     pub arch: String,

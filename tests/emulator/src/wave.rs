@@ -7,8 +7,8 @@ use crate::memory::Memory;
 use crate::object::Program;
 
 pub const LANES: usize = 32;
-/// 256 VGPRs, and the extra rows that lowered instructions use.
-pub const ROWS: usize = 260;
+/// 256 VGPRs, and the extra rows that lowered instructions use; a power of two, so that indices are checked by a mask.
+pub const ROWS: usize = 512;
 
 /// A register of all lanes.
 pub type Vgpr = [u32; LANES];
@@ -53,6 +53,25 @@ impl Lds {
     }
 }
 
+/// Lets this host thread's SSE and AVX instructions take subnormal numbers for zero, as sources and as results. The
+/// interpreter's arithmetic then does what the device's does; f64, whose mode is another on the device, does so as well.
+#[cfg(target_arch = "x86_64")]
+pub fn set_host_flushing(flushing: bool) {
+    const FLUSH_TO_ZERO: u32 = 1 << 15;
+    const DENORMALS_ARE_ZERO: u32 = 1 << 6;
+    let mut control = 0u32;
+    // SAFETY: only these two bits of MXCSR change, and `launch` puts them back before anything else runs.
+    unsafe {
+        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut control, options(nostack));
+        control &= !(FLUSH_TO_ZERO | DENORMALS_ARE_ZERO);
+        control |= if flushing { FLUSH_TO_ZERO | DENORMALS_ARE_ZERO } else { 0 };
+        std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const control, options(nostack));
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn set_host_flushing(_: bool) {}
+
 pub struct Wave {
     pub v: Box<[Vgpr; ROWS]>,
     pub s: [u32; 128],
@@ -61,6 +80,8 @@ pub struct Wave {
     pub pc: usize,
     pub stop: Stop,
     pub fault: Option<Fault>,
+    /// Whether f32 takes subnormal numbers for zero.
+    pub flushing: bool,
     /// EXEC as it was before a DPP instruction left lanes out.
     pub saved_exec: u32,
     pub lds: Lds,
@@ -77,6 +98,12 @@ pub struct Wave {
 }
 
 impl Wave {
+    /// Whether f32 takes subnormal numbers for zero from now on.
+    pub fn set_flushing(&mut self, flushing: bool) {
+        self.flushing = flushing;
+        set_host_flushing(flushing);
+    }
+
     #[inline(always)]
     pub fn exec(&self) -> u32 {
         self.s[EXEC as usize]

@@ -201,6 +201,21 @@ fn floats_are_divided_exactly() {
 }
 
 #[test]
+fn subnormal_numbers_are_zero_if_the_kernel_says_so() {
+    let gpu = Gpu::new();
+    let Some(module) = gpu.load("flushed") else { return };
+    let (a, b) = ([1e-38f32, 1e-39, -1e-20, 3.0, 6.0, 1e-39], [0.5f32, 1.0, 1e-20, 1e-39, -1.5, 1e-39]);
+    let (da, db, out) = (gpu.upload(&a), gpu.upload(&b), gpu.buffer(4 * 24));
+    module.launch(&gpu, "flushed", 1, 6, args![da, db, out]);
+    let out = gpu.download::<f32>(out);
+    assert_eq!(out[..6], [0.0, 0.0, 0.0, 0.0, -9.0, 0.0]);
+    assert_eq!(out[6..12], [0.5, 1.0, 0.0, 3.0, 4.5, 0.0]);
+    assert_eq!(out[14..17], [-1.0, f32::INFINITY, -4.0]);
+    assert_eq!(out[18..], [0.0, 0.0, 1.0, 1.0, 1.0, 0.0], "comparisons with zero");
+    assert_eq!(std::hint::black_box(1e-38f32) * std::hint::black_box(0.5), 5e-39, "the host's mode is as it was");
+}
+
+#[test]
 fn doubles() {
     let gpu = Gpu::new();
     let Some(module) = gpu.load("integer") else { return };

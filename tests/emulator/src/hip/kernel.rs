@@ -43,14 +43,13 @@ fn read_image(image: *const c_void) -> Result<Vec<u8>, String> {
 
 /// What makes a kernel one that cannot be interpreted, though its instructions can.
 fn check_kernel(kernel: &Kernel) -> Result<(), String> {
-    let mode = kernel.rsrc1 >> 12 & 0xff;
-    let (rounding, denormals) = (mode & 15, mode >> 4);
+    let (rounding, denormals) = kernel.float_mode();
     let problem = if kernel.wave_size != 32 {
         format!("waves of {} lanes", kernel.wave_size)
     } else if rounding != 0 {
         format!("rounding mode {rounding}")
-    } else if denormals != 15 {
-        format!("subnormal numbers flushed to zero (mode {denormals})")
+    } else if denormals != 15 && (denormals != 12 || cfg!(not(target_arch = "x86_64"))) {
+        format!("mode {denormals} of subnormal numbers")
     } else {
         return Ok(());
     };

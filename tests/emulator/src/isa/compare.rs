@@ -62,6 +62,8 @@ macro_rules! compare_integers {
             "eq" |a, b| a == b;
             "le" |a, b| a <= b;
             "gt" |a, b| a > b;
+            "f" |_a, _b| false;
+            "t" |_a, _b| true;
             "ne" |a, b| a != b;
             "ge" |a, b| a >= b;
         };)+
@@ -71,6 +73,8 @@ macro_rules! compare_integers {
 macro_rules! compare_floats {
     ($($table:ident $lane:ident $suffix:literal;)+) => {
         $(static $table: &[Row] = compare! { $lane $suffix:
+            "f" |_a, _b| false;
+            "t" |_a, _b| true;
             "lt" |a, b| a < b;
             "eq" |a, b| a == b;
             "le" |a, b| a <= b;

@@ -3,8 +3,8 @@
 
 use crate::inst::{DPP_ROW, Inst, Row, Slot, Src, Ty};
 use crate::lane::{Lane, U32};
-use crate::versions;
 use crate::wave::{LANES, Wave};
+use crate::{lanewise, versions};
 
 /// The first active lane, 0 if none is.
 fn first_lane(exec: u32) -> usize {
@@ -77,6 +77,12 @@ pub static TABLE: &[Row] = &[
         name: "v_mbcnt_hi_u32_b32",
         slots: &[Slot::Dst(Ty::B32), Slot::Src(Ty::B32), Slot::Src(Ty::B32)],
         code: versions!(|wave, inst| { count_below(wave, inst, |_| 0) }),
+    },
+    // Exchanges the halves of a wave of 64; one of 32 lanes has only the first.
+    Row {
+        name: "v_permlane64_b32",
+        slots: &[Slot::Dst(Ty::B32), Slot::Src(Ty::B32)],
+        code: lanewise!((a: U32) -> U32 = a),
     },
     Row { name: "v_permlane16_b32", slots: PERMLANE, code: versions!(|wave, inst| { permute_rows(wave, inst, 0) }) },
     Row { name: "v_permlanex16_b32", slots: PERMLANE, code: versions!(|wave, inst| { permute_rows(wave, inst, 16) }) },

@@ -119,6 +119,9 @@ valu! { TABLE:
         ((u64::from(a) << 32 | u64::from(b)) >> (8 * (c & 3))) as u32;
     "v_perm_b32" (a: U32, b: U32, c: U32) -> U32 = perm(a, b, c);
     "v_sad_u8" (a: U32, b: U32, c: U32) -> U32 = sad_u8(a, b).wrapping_add(c);
+    "v_sad_hi_u8" (a: U32, b: U32, c: U32) -> U32 = (sad_u8(a, b) << 16).wrapping_add(c);
+    "v_sad_u16" (a: U32, b: U32, c: U32) -> U32 =
+        ((a & 0xffff).abs_diff(b & 0xffff) + (a >> 16).abs_diff(b >> 16)).wrapping_add(c);
     "v_sad_u32" (a: U32, b: U32, c: U32) -> U32 = a.abs_diff(b).wrapping_add(c);
     "v_bfrev_b32" (a: U32) -> U32 = a.reverse_bits();
     "v_bcnt_u32_b32" (a: U32, b: U32) -> U32 = a.count_ones().wrapping_add(b);

@@ -1,5 +1,6 @@
 //! Scalar arithmetic: on SGPRs, once for the whole wave.
 
+use crate::hip::error::NOT_SUPPORTED;
 use crate::inst::{EXEC, Inst, NULL, Row, Slot, Src, Ty};
 use crate::versions;
 use crate::wave::Wave;
@@ -206,6 +207,7 @@ salu! { PLAIN:
     "s_clz_i32_u32" (a: u32) -> i32, scc: if a == 0 { -1 } else { a.leading_zeros() as i32 };
     "s_clz_i32_u64" (a: u64) -> i32, scc: if a == 0 { -1 } else { a.leading_zeros() as i32 };
     "s_cls_i32" (a: i32) -> i32, scc: cls(a);
+    "s_cls_i32_i64" (a: i64) -> i32, scc: if a == 0 || a == -1 { -1 } else { (a ^ a >> 63).leading_zeros() as i32 };
     "s_sext_i32_i8" (a: i32) -> i32, scc: i32::from(a as i8);
     "s_sext_i32_i16" (a: i32) -> i32, scc: i32::from(a as i16);
     "s_pack_ll_b32_b16" (a: u32, b: u32) -> u32, scc: a & 0xffff | b << 16;
@@ -292,6 +294,28 @@ static OTHERS: &[Row] = &[
             if wave.scc {
                 let value = wave.scalar(inst.src[0]);
                 wave.set_s(inst.sdst, value);
+            }
+        }),
+    },
+    Row {
+        name: "s_cmov_b64",
+        slots: &[Slot::SDst(Ty::B64), Slot::Src(Ty::B64)],
+        code: versions!(|wave, inst| {
+            if wave.scc {
+                let value = wave.scalar64(inst.src[0]);
+                wave.set_s64(inst.sdst, value);
+            }
+        }),
+    },
+    Row {
+        name: "s_denorm_mode",
+        slots: &[Slot::Imm],
+        code: versions!(|wave, inst| {
+            // Bits 0 and 1 are of f32, 2 and 3 of f16 and f64.
+            match inst.imm {
+                12 => wave.set_flushing(true),
+                15 => wave.set_flushing(false),
+                mode => wave.fail(inst, NOT_SUPPORTED, &format!("mode {mode} of subnormal numbers")),
             }
         }),
     },

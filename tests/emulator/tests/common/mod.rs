@@ -28,6 +28,7 @@ pub fn compile(name: &str, arch: &str) -> Option<Vec<u8>> {
     let output = Command::new(std::env::var("RFEMU_CLANG").unwrap_or_else(|_| "clang-19".into()))
         .args(["-x", "hip", "--offload-device-only", "--no-gpu-bundle-output", "-O3", "-nogpuinc", "-nogpulib"])
         .args(["-fdeclspec", &format!("--offload-arch={arch}")])
+        .args((name == "flushed").then_some("-fgpu-flush-denormals-to-zero"))
         .arg(&source)
         .arg("-o")
         .arg(&target)
