@@ -15,15 +15,6 @@ extern __shared__ __align__(16) uint8_t matmul_shared[];
 
 // ------------------------------------------------------------------------------------------ activations of one row
 
-// A barrier for shared memory alone: loads of weights stay on their way.
-RF_INLINE void shared_barrier() {
-#if RF_AMD && !RF_WMMA_GFX12
-    asm volatile("s_waitcnt lgkmcnt(0)\n\ts_barrier" ::: "memory");
-#else
-    barrier();
-#endif
-}
-
 // Eight neighbours from element `i`; what is behind the end stays as it is.
 RF_INLINE void read_eight(const float *from, uint32_t i, uint32_t columns, float (&to)[8]) {
     RF_UNROLL for (int half = 0; half < 2; half++) {
