@@ -7,7 +7,7 @@
 // matrix units need for the products; here scales and minima are in the weights, and only the activations' scale remains.
 // Decoding rounds a weight by 2^-11 of its block's largest, an order of magnitude less than what quantising the activations
 // does. Weights are multiplied by 2^8, so that small ones are no subnormal halves: the host takes these kernels where a
-// matrix's largest weight is between 2^-10 and 2^7 (Planes::suits_halves), and gemm_<f> elsewhere and for few rows.
+// matrix's largest weight is between 2^-10 and 250 (planes::suits_halves), and gemm_<f> elsewhere and for few rows.
 #include "tile.h"
 
 #if RF_MATRIX_UNITS

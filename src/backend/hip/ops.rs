@@ -11,7 +11,7 @@ use super::args::*;
 use super::device::Buffer;
 use super::module::{Kernel, Launch};
 use super::pages::DevicePage;
-use super::tuning::{self, ROW_THREADS};
+use super::tuning::{self, Family, HALF_ROWS, ROW_THREADS};
 use super::weights::{DeviceMatrix, is_quantized, kernel_suffix};
 use super::work::{ACT_BLOCK, FEW_ROWS, MAX_SPLITS, Pending, Work};
 use crate::backend::*;
@@ -149,7 +149,7 @@ impl HipBackend {
         };
         let mut left: Vec<&Product> = products.iter().collect();
         while let Some(&first) = left.first() {
-            let (kernel, second) = self.kernel_for(first, &left, input.n, exact)?;
+            let (kernel, family, second) = self.kernel_for(first, &left, input.n, exact)?;
             let one = first.matrix.tensor_type;
             let (now, later): (Vec<&Product>, _) =
                 left.iter().partition(|p| p.matrix.tensor_type == one || Some(p.matrix.tensor_type) == second);
@@ -158,49 +158,47 @@ impl HipBackend {
                 *part = product.part(u32::from(product.matrix.tensor_type != one));
             }
             args.parts = now.len() as u32;
-            let launch = self.shape_launch(&kernel, &args, exact, is_quantized(one));
+            let launch = self.tuning.matmul(&kernel, family, &args, is_quantized(one));
             self.emit(work, launch)?;
             left = later;
         }
         Ok(())
     }
 
-    /// The kernel for `first`, and the second format that it serves in the same launch.
+    /// The kernel for `first`, its family, and the second format that it serves in the same launch.
     fn kernel_for(
         &self,
         first: &Product,
         left: &[&Product],
         n: usize,
         exact: bool,
-    ) -> Result<(Kernel<MatmulArgs>, Option<TensorType>)> {
+    ) -> Result<(Kernel<MatmulArgs>, Family, Option<TensorType>)> {
         let matrix = first.matrix;
+        let one = matrix.tensor_type;
         if exact {
-            return Ok((matrix.exact.clone(), None));
+            return Ok((matrix.exact.clone(), Family::Exact, None));
         }
         match n {
             1 => {
-                let other = left.iter().map(|p| p.matrix.tensor_type).find(|&t| t != matrix.tensor_type);
+                let other = left.iter().map(|p| p.matrix.tensor_type).find(|&t| t != one);
                 if let Some(other) = other {
-                    let name = format!("gemv_{}_{}", kernel_suffix(matrix.tensor_type), kernel_suffix(other));
+                    let name = format!("gemv_{}_{}", kernel_suffix(one), kernel_suffix(other));
                     if let Some(mixed) = self.module.find(&name)? {
-                        return Ok((mixed, Some(other)));
+                        return Ok((mixed, Family::One, Some(other)));
                     }
                 }
-                Ok((matrix.gemv.clone(), None))
+                Ok((matrix.gemv.clone(), Family::One, None))
             }
-            2..=FEW_ROWS => Ok((matrix.batch.clone(), None)),
-            _ => Ok((matrix.gemm.clone(), None)),
+            2..=FEW_ROWS => Ok((matrix.batch.clone(), Family::Few, None)),
+            _ => {
+                let mut together = left.iter().filter(|p| p.matrix.tensor_type == one);
+                let halves = n > HALF_ROWS && together.all(|p| p.matrix.gemm_half.is_some());
+                match matrix.gemm_half.as_ref().filter(|_| halves) {
+                    Some(kernel) => Ok((kernel.clone(), Family::ManyHalf, None)),
+                    None => Ok((matrix.gemm.clone(), Family::Many, None)),
+                }
+            }
         }
-    }
-
-    fn shape_launch(&self, kernel: &Kernel<MatmulArgs>, args: &MatmulArgs, exact: bool, quantized: bool) -> Launch {
-        let gated = args.epilogue >= EPILOGUE_SILU;
-        let parts = &args.part[..args.parts as usize];
-        let rows = match gated {
-            true => parts.iter().map(|p| p.matrix.rows).max().unwrap_or(0),
-            false => parts.iter().map(|p| p.matrix.rows).sum(),
-        };
-        self.tuning.matmul(kernel, args, rows, exact, quantized)
     }
 
     /// Gate and up: one launch where the kernels can join them, else two and a third.

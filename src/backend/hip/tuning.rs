@@ -1,10 +1,10 @@
 //! How kernels are launched: blocks, threads and shared memory by device, format and shape.
 
-use super::args::{AttendArgs, MatmulArgs, RopeAppendArgs};
+use super::args::{AttendArgs, EPILOGUE_SILU, MatmulArgs, RopeAppendArgs};
 use super::device::DeviceInfo;
 use super::driver::Vendor;
 use super::module::{Kernel, Launch};
-use super::work::{ACT_BLOCK, FEW_ROWS};
+use super::work::ACT_BLOCK;
 use crate::backend::WorkShape;
 
 /// Threads of a block of the matrix-vector kernels; build.rs compiles them for it.
@@ -14,6 +14,11 @@ pub const BLOCK_SIZE: u32 = parse(env!("RF_BLOCK_SIZE"));
 const TILE_M: u32 = 128;
 /// Rows of activations of such a block; build.rs compiles them for it.
 const TILE_N: u32 = parse(env!("RF_TILE_N"));
+
+/// Rows of activations of a block of the kernels that decode weights to half precision (`RF_HALF_TILE_N`).
+const HALF_TILE_N: u32 = 128;
+/// Rows of activations above which those kernels are the quicker ones: half of their tile.
+pub const HALF_ROWS: usize = 64;
 
 /// Threads of a block of all other kernels.
 pub const ROW_THREADS: u32 = 256;
@@ -67,6 +72,21 @@ pub fn attend_prefill_kernel(f32_cache: bool, head_dim: usize) -> String {
     format!("{}_{}", by_cache("attend_prefill", f32_cache), head_class(f32_cache, head_dim))
 }
 
+/// The families of matrix kernels, by the rows of activations that they take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// One, which they normalise and quantise for themselves.
+    One,
+    /// Up to [`super::work::FEW_ROWS`].
+    Few,
+    /// More, on matrix units for integers where there are.
+    Many,
+    /// More than [`HALF_ROWS`], on matrix units for half precision.
+    ManyHalf,
+    /// Any number, not quantised.
+    Exact,
+}
+
 /// What a device wants.
 pub struct Tuning {
     multiprocessors: u32,
@@ -91,27 +111,25 @@ impl Tuning {
         Tuning { multiprocessors: info.multiprocessors, prefill_tile }
     }
 
-    /// A multiplication with `rows` outputs in all.
-    pub fn matmul(
-        &self,
-        kernel: &Kernel<MatmulArgs>,
-        args: &MatmulArgs,
-        rows: u32,
-        exact: bool,
-        quantized: bool,
-    ) -> Launch {
-        let groups = BLOCK_SIZE / 32;
-        if args.n as usize > FEW_ROWS && !exact {
-            let most = args.part.iter().map(|part| part.matrix.rows).max().unwrap_or(0);
-            let grid = [most.div_ceil(TILE_M), args.n.div_ceil(TILE_N), args.parts];
-            return kernel.launch(grid, ROW_THREADS, 0, args);
+    /// A multiplication by a kernel of `family`, of a format that is `quantized` or not.
+    pub fn matmul(&self, kernel: &Kernel<MatmulArgs>, family: Family, args: &MatmulArgs, quantized: bool) -> Launch {
+        let parts = args.part.iter().take(args.parts as usize);
+        let most = parts.clone().map(|part| part.matrix.rows).max().unwrap_or(0);
+        let tiles = |tile_n: u32| [most.div_ceil(TILE_M), args.n.div_ceil(tile_n), args.parts];
+        match family {
+            Family::Many => return kernel.launch(tiles(TILE_N), ROW_THREADS, 0, args),
+            Family::ManyHalf => return kernel.launch(tiles(HALF_TILE_N), ROW_THREADS, 0, args),
+            Family::One | Family::Few | Family::Exact => {}
         }
+        let gated = args.epilogue >= EPILOGUE_SILU;
+        let rows = if gated { most } else { parts.map(|part| part.matrix.rows).sum() };
         // As many blocks as run at once: each goes over its rows, and quantises the activations for itself.
-        let blocks = rows.div_ceil(groups).min(self.multiprocessors * 1024 / BLOCK_SIZE).max(1);
-        let padded = (args.columns as usize).next_multiple_of(1024);
-        let shared = match (args.n, exact, quantized) {
-            (1, false, true) => padded / ACT_BLOCK * 40, // numbers, scales and sums
-            (1, false, false) => padded * 4,
+        let at_once = self.multiprocessors * (1024 / BLOCK_SIZE).max(1);
+        let blocks = rows.div_ceil(BLOCK_SIZE / 32).min(at_once).max(1);
+        let columns = args.columns as usize;
+        let shared = match (family, quantized) {
+            (Family::One, true) => columns.next_multiple_of(1024) / ACT_BLOCK * 40, // numbers, scales and sums
+            (Family::One, false) => columns.next_multiple_of(256) * 4,
             _ => 0,
         };
         kernel.launch([blocks, 1, 1], BLOCK_SIZE, shared as u32, args)

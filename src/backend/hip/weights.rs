@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::args::{EmbedArgs, MatmulArgs, MatrixArg};
 use super::device::{Buffer, Device, Event, Pinned, Stream};
 use super::module::{Kernel, Module};
-use super::planes::{MAX_PLANES, Planes};
+use super::planes::{MAX_PLANES, Planes, largest_weight, suits_halves};
 use crate::backend::cpu::pool::Pool;
 use crate::error::{Error, Result};
 use crate::load::TensorData;
@@ -34,6 +34,8 @@ pub struct DeviceMatrix {
     pub batch: Kernel<MatmulArgs>,
     /// Many rows.
     pub gemm: Kernel<MatmulArgs>,
+    /// Many rows, by weights decoded to half precision: where the device has such a kernel and the weights' size allows.
+    pub gemm_half: Option<Kernel<MatmulArgs>>,
     /// Activations that are not quantised.
     pub exact: Kernel<MatmulArgs>,
     /// Rows of the matrix itself.
@@ -148,10 +150,11 @@ impl Uploader {
         let _entered = self.device.enter()?;
         let mut guard = self.ring.lock();
         let ring = self.begun(&mut guard)?;
+        let mut largest = 0.0f32;
         let per_piece = (PIECE / planes.row_bytes.iter().sum::<usize>().max(file_row).max(1)).min(rows).max(1);
         for first in (0..rows).step_by(per_piece) {
             let n = per_piece.min(rows - first);
-            self.piece(ring, &buffer, &planes, data, first, n, file_row)?;
+            largest = largest.max(self.piece(ring, &buffer, &planes, data, first, n, file_row)?);
         }
         let suffix = kernel_suffix(tensor_type);
         let name = |family: &str| format!("{family}_{suffix}");
@@ -165,6 +168,10 @@ impl Uploader {
             gemv: self.module.kernel(&name("gemv"))?,
             batch: self.module.kernel(&name("gemv_batch"))?,
             gemm: self.module.kernel(&name("gemm"))?,
+            gemm_half: match suits_halves(largest) {
+                true => self.module.find(&name("gemm_half"))?,
+                false => None,
+            },
             exact: self.module.kernel(&name("exact"))?,
             embed: self.module.kernel(&name("embed"))?,
         })
@@ -177,7 +184,7 @@ impl Uploader {
         guard.as_mut().ok_or_else(|| Error::Internal("no ring".into()))
     }
 
-    /// Reads `n` rows from `first`, rearranges them and sends them on their way.
+    /// Reads `n` rows from `first`, rearranges them and sends them on their way; a bound on their largest weight.
     #[allow(clippy::too_many_arguments)]
     fn piece(
         &self,
@@ -188,10 +195,11 @@ impl Uploader {
         first: usize,
         n: usize,
         file_row: usize,
-    ) -> Result<()> {
+    ) -> Result<f32> {
         let mut rows = std::mem::take(&mut ring.rows);
         rows.resize(n * file_row, 0);
         data.read(first * file_row, &mut rows)?;
+        let largest = largest_weight(planes.tensor_type, &rows);
         let (pinned, _) = ring.slot()?;
         let bytes = pinned.as_mut_slice();
         if bytes.len() < n * planes.row_bytes.iter().sum::<usize>() {
@@ -210,7 +218,8 @@ impl Uploader {
         }
         planes.pack_rows_on(&self.pool, &rows, n, &mut parts);
         ring.rows = rows;
-        ring.send(buffer, &copies)
+        ring.send(buffer, &copies)?;
+        Ok(largest)
     }
 }
 
