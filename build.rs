@@ -29,9 +29,11 @@ const TUNING: [(&str, &str, std::ops::RangeInclusive<u32>); 6] = [
     ("ROCFORGE_TILE_N", "RF_TILE_N", 16..=256),
 ];
 
-/// Threads of a block of the matrix-vector kernels, and rows of activations of a block of the matrix-matrix kernels,
-/// unless the environment says otherwise. The Rust side launches by them.
-const SHARED_WITH_RUST: [(&str, u32); 2] = [("RF_BLOCK_SIZE", 512), ("RF_TILE_N", 64)];
+/// What the Rust side launches by, unless the environment says otherwise: threads of a block of the matrix-vector kernels,
+/// rows of activations of a block of the matrix-matrix kernels, lanes of a wave of RDNA, whether decoding keeps its
+/// activations in shared memory (LDS), and how much of that a launch may take (0: what the device has).
+const SHARED_WITH_RUST: [(&str, u32); 5] =
+    [("RF_BLOCK_SIZE", 512), ("RF_TILE_N", 64), ("RF_WARP_SIZE", 32), ("RF_USE_LDS", 1), ("RF_LDS_SIZE", 0)];
 
 /// The file that includes all others.
 const MAIN: &str = "all.hip";
@@ -71,6 +73,7 @@ fn tuning() -> Vec<String> {
         values.insert(name, value);
     }
     assert!(values["RF_BLOCK_SIZE"].is_multiple_of(64), "ROCFORGE_BLOCK_SIZE must be a multiple of 64");
+    assert!([32, 64].contains(&values["RF_WARP_SIZE"]), "ROCFORGE_WARP_SIZE must be 32 or 64");
     assert!(values["RF_TILE_N"].is_multiple_of(16), "ROCFORGE_TILE_N must be a multiple of 16");
     for (name, _) in SHARED_WITH_RUST {
         println!("cargo:rustc-env={name}={}", values[name]);
@@ -141,6 +144,9 @@ fn hip_command(compiler: &Path, architecture: &str, object: &Path, source: &Path
         .arg(source)
         .arg("-o")
         .arg(object);
+    if architecture.starts_with("gfx1") && env::var("ROCFORGE_WARP_SIZE").is_ok_and(|size| size == "64") {
+        command.arg("-mwavefrontsize64");
+    }
     command
 }
 

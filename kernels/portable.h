@@ -73,10 +73,11 @@ typedef __half half_t;
 // What the architecture has. Kernels ask for these, never for an architecture's name.
 #if RF_AMD && (defined(__gfx1100__) || defined(__gfx1101__) || defined(__gfx1102__) || defined(__gfx1103__) || \
                defined(__gfx1150__) || defined(__gfx1151__) || defined(__gfx1152__))
-#define RF_WMMA_GFX11 1 // 16×16×16, operands replicated in both halves of a wave
+#define RF_WMMA_GFX11 (RF_WAVE == 32) // 16×16×16, operands replicated in both halves of a wave
 #define RF_SUDOT4 1
 #elif RF_AMD && (defined(__gfx1200__) || defined(__gfx1201__))
-#define RF_WMMA_GFX12 1 // 16×16×16, operands split over both halves
+#define RF_GFX12 1
+#define RF_WMMA_GFX12 (RF_WAVE == 32) // 16×16×16, operands split over both halves
 #define RF_SUDOT4 1
 #elif RF_AMD && (defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__) || defined(__gfx950__))
 #define RF_MFMA 1
@@ -230,7 +231,7 @@ RF_INLINE void barrier() {
 
 // The same for shared memory alone: loads from global memory stay on their way, which barrier() waits for on AMD.
 RF_INLINE void shared_barrier() {
-#if RF_WMMA_GFX12
+#if RF_GFX12
     asm volatile("s_wait_dscnt 0x0\n\ts_barrier_signal -1\n\ts_barrier_wait -1" ::: "memory");
 #elif RF_AMD
     asm volatile("s_waitcnt lgkmcnt(0)\n\ts_barrier" ::: "memory");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions};
+use rocmforge::placement::GpuChoice;
 
 /// The folder of data that is too large, or not ours, to commit.
 pub fn shared() -> PathBuf {
@@ -43,6 +44,12 @@ pub fn shared_path(name: &str) -> Option<PathBuf> {
 
 pub fn engine() -> Arc<Engine> {
     Arc::new(Engine::new(EngineOptions::default()).expect("an engine"))
+}
+
+/// An engine that keeps to the CPU, for what only the CPU's kernels promise.
+pub fn cpu_engine() -> Arc<Engine> {
+    let options = EngineOptions { gpus: Some(GpuChoice::None), ..Default::default() };
+    Arc::new(Engine::new(options).expect("an engine"))
 }
 
 pub fn load(path: &Path) -> Arc<Model> {

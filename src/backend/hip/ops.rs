@@ -129,7 +129,8 @@ impl HipBackend {
         softcap: f32,
     ) -> Result<()> {
         let exact = work.shape.exact;
-        let fused = input.n == 1 && !exact;
+        let fits = |p: &Product| self.tuning.row_fits(input.columns, p.matrix.is_quantized());
+        let fused = input.n == 1 && !exact && products.iter().all(fits);
         let (rows, acts) = match fused {
             true => (input.rows, QuantArg::default()),
             false => {
@@ -149,7 +150,7 @@ impl HipBackend {
         };
         let mut left: Vec<&Product> = products.iter().collect();
         while let Some(&first) = left.first() {
-            let (kernel, family, second) = self.kernel_for(first, &left, input.n, exact)?;
+            let (kernel, family, second) = self.kernel_for(first, &left, input.n, fused, exact)?;
             let one = first.matrix.tensor_type;
             let (now, later): (Vec<&Product>, _) =
                 left.iter().partition(|p| p.matrix.tensor_type == one || Some(p.matrix.tensor_type) == second);
@@ -171,6 +172,7 @@ impl HipBackend {
         first: &Product,
         left: &[&Product],
         n: usize,
+        fused: bool,
         exact: bool,
     ) -> Result<(Kernel<MatmulArgs>, Family, Option<TensorType>)> {
         let matrix = first.matrix;
@@ -179,7 +181,7 @@ impl HipBackend {
             return Ok((matrix.exact.clone(), Family::Exact, None));
         }
         match n {
-            1 => {
+            1 if fused => {
                 let other = left.iter().map(|p| p.matrix.tensor_type).find(|&t| t != one);
                 if let Some(other) = other {
                     let name = format!("gemv_{}_{}", kernel_suffix(one), kernel_suffix(other));
@@ -189,7 +191,7 @@ impl HipBackend {
                 }
                 Ok((matrix.gemv.clone(), Family::One, None))
             }
-            2..=FEW_ROWS => Ok((matrix.batch.clone(), Family::Few, None)),
+            1..=FEW_ROWS => Ok((matrix.batch.clone(), Family::Few, None)),
             _ => {
                 let mut together = left.iter().filter(|p| p.matrix.tensor_type == one);
                 let halves = n > HALF_ROWS && together.all(|p| p.matrix.gemm_half.is_some());

@@ -10,6 +10,15 @@ use crate::backend::WorkShape;
 /// Threads of a block of the matrix-vector kernels; build.rs compiles them for it.
 pub const BLOCK_SIZE: u32 = parse(env!("RF_BLOCK_SIZE"));
 
+/// Lanes of a wave that RDNA's code was compiled for; its matrix units are used with 32.
+const RDNA_WAVE: u32 = parse(env!("RF_WARP_SIZE"));
+/// Whether decoding keeps a row's activations in shared memory.
+const USE_LDS: bool = parse(env!("RF_USE_LDS")) != 0;
+/// Shared memory that a launch may take; 0: what the device has.
+const LDS_SIZE: u32 = parse(env!("RF_LDS_SIZE"));
+/// Bytes that kernels have of their own besides what a launch gives them.
+const STATIC_SHARED: u32 = 2048;
+
 /// Weight rows of a block of the matrix-matrix kernels (`RF_TILE_M`).
 const TILE_M: u32 = 128;
 /// Rows of activations of such a block; build.rs compiles them for it.
@@ -72,6 +81,14 @@ pub fn attend_prefill_kernel(f32_cache: bool, head_dim: usize) -> String {
     format!("{}_{}", by_cache("attend_prefill", f32_cache), head_class(f32_cache, head_dim))
 }
 
+/// Bytes of shared memory that a row of activations takes: numbers, scales and sums, or floats.
+fn row_bytes(columns: usize, quantized: bool) -> usize {
+    match quantized {
+        true => columns.next_multiple_of(1024) / ACT_BLOCK * 40,
+        false => columns.next_multiple_of(256) * 4,
+    }
+}
+
 /// The families of matrix kernels, by the rows of activations that they take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -92,6 +109,8 @@ pub struct Tuning {
     multiprocessors: u32,
     /// Queries of a tile of the prefill kernels for half precision.
     prefill_tile: usize,
+    /// Bytes of shared memory for a row's activations.
+    shared: u32,
 }
 
 impl Tuning {
@@ -99,16 +118,26 @@ impl Tuning {
     pub fn of(info: &DeviceInfo) -> Tuning {
         let matrix_units = match info.vendor {
             Vendor::Nvidia => true,
-            Vendor::Amd => ["gfx11", "gfx12", "gfx90a", "gfx94", "gfx95", "gfx908"]
-                .iter()
-                .any(|family| info.architecture.starts_with(family)),
+            Vendor::Amd => ["gfx11", "gfx12", "gfx90a", "gfx94", "gfx95", "gfx908"].iter().any(|family| {
+                info.architecture.starts_with(family) && (RDNA_WAVE == 32 || !family.starts_with("gfx1"))
+            }),
+        };
+        let shared = match (USE_LDS, LDS_SIZE) {
+            (false, _) => 0,
+            (true, 0) => info.shared_memory.saturating_sub(STATIC_SHARED),
+            (true, size) => size.min(info.shared_memory).saturating_sub(STATIC_SHARED),
         };
         let prefill_tile = match (matrix_units, info.wave_size) {
             (false, _) => 8,
             (true, 64) => 64,
             (true, _) => 128,
         };
-        Tuning { multiprocessors: info.multiprocessors, prefill_tile }
+        Tuning { multiprocessors: info.multiprocessors, prefill_tile, shared }
+    }
+
+    /// Whether kernels can keep a row of `columns` activations in shared memory.
+    pub fn row_fits(&self, columns: usize, quantized: bool) -> bool {
+        row_bytes(columns, quantized) <= self.shared as usize
     }
 
     /// A multiplication by a kernel of `family`, of a format that is `quantized` or not.
@@ -126,12 +155,7 @@ impl Tuning {
         // As many blocks as run at once: each goes over its rows, and quantises the activations for itself.
         let at_once = self.multiprocessors * (1024 / BLOCK_SIZE).max(1);
         let blocks = rows.div_ceil(BLOCK_SIZE / 32).min(at_once).max(1);
-        let columns = args.columns as usize;
-        let shared = match (family, quantized) {
-            (Family::One, true) => columns.next_multiple_of(1024) / ACT_BLOCK * 40, // numbers, scales and sums
-            (Family::One, false) => columns.next_multiple_of(256) * 4,
-            _ => 0,
-        };
+        let shared = if family == Family::One { row_bytes(args.columns as usize, quantized) } else { 0 };
         kernel.launch([blocks, 1, 1], BLOCK_SIZE, shared as u32, args)
     }
 
