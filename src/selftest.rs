@@ -243,8 +243,16 @@ impl<'a> Run<'a> {
     }
 }
 
-/// ‖found − expected‖ / ‖expected‖ of what a verb added to `before`; infinite if a number is not finite.
-fn relative_error(found: &[f32], expected: &[f32], before: Option<&[f32]>) -> f64 {
+/// The largest [`relative_error`] of several vectors; infinite if they are not equally many.
+pub fn worst_error(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    found.iter().zip(expected).map(|(f, e)| relative_error(f, e, None)).fold(0.0, f64::max)
+}
+
+/// ‖found − expected‖ / ‖expected − before‖, `before` being what both were added to; infinite if a number is not finite.
+pub fn relative_error(found: &[f32], expected: &[f32], before: Option<&[f32]>) -> f64 {
     if found.len() != expected.len() || found.iter().any(|x| !x.is_finite()) {
         return f64::INFINITY;
     }

@@ -28,7 +28,12 @@ fn run_harness(flags: &[&str]) -> String {
     build.arg("-std=c99").args(flags).args(harness_sources());
     link(&mut build, &program);
     run(&mut build);
-    run(Command::new(program).arg(model))
+    let output = Command::new(program).arg(model).output().expect("the harness");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{out}{err}", output.status);
+    // The harness prints one line at its end; whatever else there is came from the library.
+    assert!(out.lines().count() == 1 && err.is_empty(), "the library printed:\n{out}{err}");
+    out.into_owned()
 }
 
 fn assert_all_passed(output: &str) {
@@ -122,4 +127,17 @@ fn library_exports_what_the_header_declares_and_nothing_else() {
     let mut declared = declared_functions();
     declared.sort_unstable();
     assert_eq!(exported, declared);
+}
+
+/// The C library, its mathematics, the compiler's support and the loader: what every Linux machine has.
+#[test]
+fn library_needs_what_every_machine_has() {
+    let dynamic = run(Command::new("readelf").arg("-dW").arg(library_folder().join("librocmforge.so")));
+    let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
+    let names: Vec<&str> = needed.filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+    assert!(names.iter().any(|name| name.starts_with("libc.so")), "{names:?}");
+    for name in names {
+        let common = ["libc.so.", "libm.so.", "libgcc_s.so.", "ld-linux", "libdl.so.", "libpthread.so."];
+        assert!(common.iter().any(|known| name.starts_with(known)), "the library needs {name}");
+    }
 }

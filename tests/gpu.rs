@@ -16,7 +16,7 @@ use rocmforge::Error;
 use rocmforge::engine::{Engine, Model, ModelOptions};
 use rocmforge::gguf::MemorySource;
 use rocmforge::quant::TensorType;
-use rocmforge::selftest;
+use rocmforge::selftest::{self, worst_error};
 use rocmforge::session::{CancelToken, Session, SessionOptions};
 use rocmforge::synth::{Mix, TINY, write_model};
 
@@ -47,17 +47,6 @@ fn logits(model: &Arc<Model>, reference: bool, n: u32, more: u32) -> Result<Vec<
         all.push(session.logits()?.to_vec());
     }
     Ok(all)
-}
-
-/// ‖found − expected‖ / ‖expected‖, the largest of all steps.
-fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let errors = found.iter().zip(expected).map(|(f, e)| {
-        let difference = norm(&mut f.iter().zip(e).map(|(f, e)| f64::from(f - e)));
-        difference / norm(&mut e.iter().map(|&e| f64::from(e)))
-    });
-    errors.fold(0.0, f64::max)
 }
 
 #[test]
@@ -149,7 +138,7 @@ fn layers_are_divided_between_devices_and_the_cpu() {
     for layers in 1..=TINY.layers {
         let model = load(&engine(&[0]), &file, Some(layers)).expect("divided");
         assert_eq!(model.gpu_layers, layers);
-        let error = worst(&logits(&model, true, 40, 5).expect("logits"), &expected);
+        let error = worst_error(&logits(&model, true, 40, 5).expect("logits"), &expected);
         println!("{layers} layers on the GPU: {error:.1e}");
         assert!(error < 1e-3, "{layers} layers: {error}");
     }
@@ -162,7 +151,7 @@ fn layers_are_divided_between_devices_and_the_cpu() {
     let engine = engine_with(&[0, 1], 3 << 20);
     let model = load(&engine, &file, Some(3)).expect("on two devices");
     assert_eq!(model.gpu_layers, 3);
-    let error = worst(&logits(&model, true, 40, 5).expect("logits"), &expected);
+    let error = worst_error(&logits(&model, true, 40, 5).expect("logits"), &expected);
     println!("3 layers on two GPUs: {error:.1e}");
     assert!(error < 1e-3, "{error}");
     let used = engine.gpus().expect("GPUs").iter().filter(|device| device.allocated() > 0).count();
@@ -180,8 +169,8 @@ fn quantised_steps_of_all_sizes_agree() {
         let (gpu, cpu) = (gpu.expect("on the GPU"), cpu.expect("on the CPU"));
         for n in [1, 2, 8, 9, 33, 200] {
             let expected = logits(&cpu, true, n, 4).expect("logits");
-            let exact = worst(&logits(&gpu, true, n, 4).expect("logits"), &expected);
-            let quantised = worst(&logits(&gpu, false, n, 4).expect("logits"), &expected);
+            let exact = worst_error(&logits(&gpu, true, n, 4).expect("logits"), &expected);
+            let quantised = worst_error(&logits(&gpu, false, n, 4).expect("logits"), &expected);
             println!("{mix:?}, {n} tokens: reference {exact:.1e}, default {quantised:.1e}");
             assert!(exact < 1e-3 && quantised < 0.05, "{mix:?}, {n} tokens: {exact}, {quantised}");
         }
@@ -228,7 +217,7 @@ fn a_failure_of_any_driver_call_is_an_error_and_leaves_no_leak() {
                 match work(&engine) {
                     // Some calls only ask, and some failures have another way: the answer is then the right one.
                     Ok(found) => {
-                        assert!(worst(&found, &expected) < 1e-6, "{function} {nth}: a wrong answer");
+                        assert!(worst_error(&found, &expected) < 1e-6, "{function} {nth}: a wrong answer");
                         survived += 1;
                     }
                     Err(error) => {
@@ -239,7 +228,7 @@ fn a_failure_of_any_driver_call_is_an_error_and_leaves_no_leak() {
                 emulator.fail(function, 0, 0);
                 if code == 1 && !function.contains("Device") && function != "hipInit" {
                     let again = work(&engine).unwrap_or_else(|error| panic!("after {function} {nth}: {error}"));
-                    assert!(worst(&again, &expected) < 1e-6, "after {function} {nth}: a wrong answer");
+                    assert!(worst_error(&again, &expected) < 1e-6, "after {function} {nth}: a wrong answer");
                 }
                 drop(engine);
                 // An object whose release was made to fail stays with the driver.

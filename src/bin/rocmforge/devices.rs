@@ -100,15 +100,6 @@ fn logits(model: &Arc<Model>, reference: bool, n: u32, more: u32) -> Result<Vec<
     Ok(all)
 }
 
-fn worst(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f64 {
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-    let errors = found.iter().zip(expected).map(|(f, e)| {
-        let difference = norm(&mut f.iter().zip(e).map(|(f, e)| f64::from(f - e)));
-        difference / norm(&mut e.iter().map(|&e| f64::from(e)))
-    });
-    errors.fold(0.0, f64::max)
-}
-
 fn check_model(engine: &Arc<Engine>, path: &Path) -> Result<()> {
     let load = |gpu_layers| engine.load(path, ModelOptions { gpu_layers, ..Default::default() });
     let on_gpu = load(None)?;
@@ -122,9 +113,13 @@ fn check_model(engine: &Arc<Engine>, path: &Path) -> Result<()> {
     let on_cpu = load(Some(0))?;
     let expected = logits(&on_cpu, true, 12, 2)?;
     drop(on_cpu);
-    judge("reference mode against the CPU's", worst(&logits(&on_gpu, true, 12, 2)?, &expected), REFERENCE_TOLERANCE);
+    judge(
+        "reference mode against the CPU's",
+        selftest::worst_error(&logits(&on_gpu, true, 12, 2)?, &expected),
+        REFERENCE_TOLERANCE,
+    );
     for n in [1, 7, 100, 300] {
-        let error = worst(&logits(&on_gpu, false, n, 6)?, &logits(&on_gpu, true, n, 6)?);
+        let error = selftest::worst_error(&logits(&on_gpu, false, n, 6)?, &logits(&on_gpu, true, n, 6)?);
         judge(&format!("default kernels against reference mode, {n} tokens and 6 more"), error, DEFAULT_TOLERANCE);
     }
     let late = cancel_latency(&on_gpu)?;
