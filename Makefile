@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 CC ?= cc
+# What stands for AMD's runtime and card in the tests.
+EMULATOR := tests/emulator
 QUESTION ?= Why is the sky blue?
 # Measured by `make bench`; see benches/compare.py for LLAMA_BIN.
 THREADS ?= 1 $(shell nproc)
@@ -31,13 +33,16 @@ models:  ## Fetch the models that the tests run
 	@scripts/fetch_models.py gemma3-270m qwen2.5-0.5b || { [ -z "$$CI" ] && \
 		echo "SKIPPED: tests of models that could not be fetched (see above); in CI this is a failure" >&2; }
 
+# Other tests keep to the CPU, whatever GPU the machine has; those of GPUs name theirs.
 test:  ## Install what is missing, fetch the models, check format and lints, run all tests
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory models
 	cargo fmt --check
 	cargo clippy --all-targets --features cli -- -D warnings
-	ROCMFORGE_GPU_DEVICE=none cargo test --features cli --no-fail-fast
-	cargo test --release --manifest-path tests/emulator/Cargo.toml --target-dir $(TARGET)/emulator
+	cargo build --release --manifest-path $(EMULATOR)/Cargo.toml --target-dir $(TARGET)/emulator
+	ROCMFORGE_HIP_LIBRARY=$(TARGET)/emulator/release/libamdhip64.so ROCMFORGE_GPU_DEVICE=none \
+		cargo test --features cli --no-fail-fast
+	cargo test --release --manifest-path $(EMULATOR)/Cargo.toml --target-dir $(TARGET)/emulator
 	@echo "make test: format, lints and tests passed"
 
 selftest: build  ## Check that GPU DEVICE (0) computes what the CPU does: the command for owners of a card

@@ -78,6 +78,8 @@ impl Compiler {
                     text(&format!("--gpu-architecture={architecture}"))?,
                     text("--std=c++17")?,
                     text(&format!("--include-path={include}/include"))?,
+                    // Where CUDA 13 keeps what cuda_fp16.h includes.
+                    text(&format!("--include-path={include}/include/cccl"))?,
                 ]
             }
         };
