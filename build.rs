@@ -58,7 +58,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let defines = tuning();
     let objects = compile_all(&out, &jobs(), &defines);
-    write_table(&out, &objects);
+    write_table(&out, &objects, &defines);
 }
 
 /// The tuning macros: those that the environment sets, and those that the Rust side has to know.
@@ -248,8 +248,8 @@ fn sources() -> Vec<PathBuf> {
     files
 }
 
-/// Writes `code_objects.rs`: the objects, and the sources for compilers at run time.
-fn write_table(out: &Path, objects: &[(String, PathBuf)]) {
+/// Writes `code_objects.rs`: the objects, and the sources and macros for compilers at run time.
+fn write_table(out: &Path, objects: &[(String, PathBuf)], defines: &[String]) {
     let mut text = String::from("/// Code objects by architecture.\nstatic CODE_OBJECTS: &[(&str, &[u8])] = &[\n");
     for (architecture, object) in objects {
         writeln!(text, "    ({architecture:?}, include_bytes!({object:?})),").expect("a String takes all");
@@ -260,6 +260,11 @@ fn write_table(out: &Path, objects: &[(String, PathBuf)]) {
         let path = fs::canonicalize(&path).expect("it was just listed");
         writeln!(text, "    ({name:?}, include_str!({path:?})),").expect("a String takes all");
     }
-    text.push_str("];\n");
+    text.push_str("];\n\n");
+    writeln!(
+        text,
+        "/// The macros that the kernels were compiled with.\nstatic KERNEL_DEFINES: &[&str] = &{defines:?};"
+    )
+    .expect("a String takes all");
     fs::write(out.join("code_objects.rs"), text).expect("OUT_DIR can be written");
 }

@@ -48,6 +48,17 @@ typedef long long int64_t;
 #else
 #include <stdint.h>
 #endif
+#if defined(__CUDACC_RTC__) // NVRTC has the functions, and not the compiler's names for them
+#define __builtin_fmaxf fmaxf
+#define __builtin_fminf fminf
+#define __builtin_fabsf fabsf
+#define __builtin_fmaf fmaf
+#define __builtin_rintf rintf
+#define __builtin_copysignf copysignf
+#define __builtin_ldexpf ldexpf
+#define __builtin_inff() __int_as_float(0x7f800000)
+#define __builtin_memcpy memcpy
+#endif
 #define RF_INLINE static __device__ __forceinline__
 #define RF_KERNEL(n, per_unit) extern "C" __global__ __launch_bounds__(n, per_unit) void
 #define RF_GRID_CONSTANT __grid_constant__

@@ -1,7 +1,8 @@
 //! Code objects: the one that is embedded for a device's architecture, or one compiled at run time from the embedded
 //! sources; and its kernels by name.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
 
@@ -107,20 +108,38 @@ pub fn why_not(vendor: Vendor, architecture: &str) -> Option<String> {
     }
 }
 
+/// A code object that was compiled in this process, and by whom.
+type Compiled = Arc<(Vec<u8>, String)>;
+
+/// The code for `device`, compiled now or before: it takes half a minute.
+fn compiled(device: &Device) -> Result<Compiled> {
+    static KEPT: Mutex<BTreeMap<String, Compiled>> = Mutex::new(BTreeMap::new());
+    let architecture = &device.info.architecture;
+    let refused = |what: String| Error::unsupported(&device.info.name, what);
+    // Held while compiling: whoever asks meanwhile wants the same.
+    let mut kept = KEPT.lock();
+    if let Some(code) = kept.get(architecture) {
+        return Ok(code.clone());
+    }
+    let compiler = rtc::Compiler::open(device.info.vendor)
+        .map_err(|reason| refused(format!("no code for {architecture} is embedded: {reason}")))?;
+    let code = compiler
+        .compile(KERNEL_SOURCES, KERNEL_DEFINES, architecture)
+        .map_err(|reason| refused(format!("compiling for {architecture}: {reason}")))?;
+    let code = Arc::new((code, compiler.name));
+    kept.insert(architecture.clone(), code.clone());
+    Ok(code)
+}
+
 impl Module {
     /// Loads what is there for `device`.
     pub fn load(device: &Arc<Device>) -> Result<Arc<Module>> {
         let architecture = &device.info.architecture;
         let (code, origin) = match embedded(architecture) {
-            Some(code) => (code.to_vec(), format!("embedded code for {architecture}")),
+            Some(code) => (Cow::Borrowed(code), format!("embedded code for {architecture}")),
             None => {
-                let compiler = rtc::Compiler::open(device.info.vendor).map_err(|reason| {
-                    Error::unsupported(&device.info.name, format!("no code for {architecture} is embedded: {reason}"))
-                })?;
-                let code = compiler.compile(KERNEL_SOURCES, architecture).map_err(|reason| {
-                    Error::unsupported(&device.info.name, format!("compiling for {architecture}: {reason}"))
-                })?;
-                (code, format!("code compiled for {architecture} by {}", compiler.name))
+                let compiled = compiled(device)?;
+                (Cow::Owned(compiled.0.clone()), format!("code compiled for {architecture} by {}", compiled.1))
             }
         };
         let _entered = device.enter()?;

@@ -50,7 +50,7 @@ impl Compiler {
     }
 
     /// Compiles the kernels for `architecture`; the compiler's own words if it cannot.
-    pub fn compile(&self, sources: Sources, architecture: &str) -> Result<Vec<u8>, String> {
+    pub fn compile(&self, sources: Sources, defines: &[&str], architecture: &str) -> Result<Vec<u8>, String> {
         type Create = unsafe extern "C" fn(
             *mut Program,
             *const c_char,
@@ -70,7 +70,7 @@ impl Compiler {
         let names = headers.map(|(name, _)| text(name)).collect::<Result<Vec<_>, _>>()?;
         let pointers = |texts: &[CString]| texts.iter().map(|t| t.as_ptr()).collect::<Vec<_>>();
         let (content_pointers, name_pointers) = (pointers(&contents), pointers(&names));
-        let options: Vec<CString> = match self.vendor {
+        let mut options: Vec<CString> = match self.vendor {
             Vendor::Amd => vec![text(&format!("--offload-arch={architecture}"))?, text("-O3")?, text("-nogpuinc")?],
             Vendor::Nvidia => {
                 let include = std::env::var("CUDA_HOME").unwrap_or_else(|_| "/usr/local/cuda".into());
@@ -83,6 +83,7 @@ impl Compiler {
                 ]
             }
         };
+        options.extend(defines.iter().map(|define| text(define)).collect::<Result<Vec<_>, _>>()?);
         let option_pointers = pointers(&options);
         // SAFETY: the documented types of these functions; all texts live until the program is destroyed.
         unsafe {
