@@ -77,7 +77,6 @@ pub struct Stats {
 
 /// One sequence over a shared model. Used by one thread at a time.
 pub struct Session {
-    model: Arc<Model>,
     ropes: Vec<Rope>,
     work: Workspace,
     kv_shape: KvShape,
@@ -92,6 +91,8 @@ pub struct Session {
     default_sampler: Option<Arc<Sampler>>,
     generation: Generation,
     stats: Stats,
+    /// Last: what a session holds on a device goes before the device's code does.
+    model: Arc<Model>,
 }
 
 impl Session {
