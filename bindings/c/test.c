@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <rocmforge.h>
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,7 +180,9 @@ static void test_threads(const rf_model *model) {
     printf("two threads on one model: the text of one alone\n");
 }
 
+// Without what malloc keeps for later, which comes and goes by some MiB.
 static long resident_kib(void) {
+    malloc_trim(0);
     long pages = 0, resident = 0;
     FILE *statm = fopen("/proc/self/statm", "r");
     CHECK(statm && fscanf(statm, "%ld %ld", &pages, &resident) == 2);

@@ -16,7 +16,7 @@ fail() {
 # answers PROGRAM: it answers, and says what is wrong with a model that is not there.
 answers() {
     "$1" "$model" 'Say "hello" and nothing else.' >"$work/answer"
-    [ "$(wc -c <"$work/answer")" -gt 40 ] || fail "$1 said: $(cat "$work/answer")"
+    [ "$(wc -c <"$work/answer")" -gt 3 ] || fail "$1 said: $(cat "$work/answer")"
     if "$1" /no/such/model.gguf 2>"$work/error"; then fail "$1 loaded a model that is not there"; fi
     grep -q /no/such/model.gguf "$work/error" || fail "$1 said: $(cat "$work/error")"
 }
@@ -71,7 +71,7 @@ for block in "$work"/readme/*; do
             make -n "$(grep -om1 '^make [a-z]*' "$block" | cut -d ' ' -f 2)" >/dev/null
         else
             (cd "$work/tree" && rm -f generate && bash -euo pipefail "$block" >"$work/answer")
-            [ "$(wc -c <"$work/answer")" -gt 40 ] || fail "$block said: $(cat "$work/answer")"
+            [ "$(wc -c <"$work/answer")" -gt 3 ] || fail "$block said: $(cat "$work/answer")"
         fi
         ;;
     *.cmake)

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <malloc.h>
 #include <thread>
 #include <unistd.h>
 
@@ -191,29 +192,35 @@ static void test_overhead(const Model &model) {
     CHECK(share < 0.05);
 }
 
+// Without what malloc keeps for later, which comes and goes by some MiB.
 static long resident_kib() {
+    ::malloc_trim(0);
     long pages = 0, resident = 0;
     std::ifstream("/proc/self/statm") >> pages >> resident;
     return resident * (::sysconf(_SC_PAGESIZE) / 1024);
 }
 
 // Everything made and destroyed, in an order that is not the natural one.
+static void cycle(const std::string &path) {
+    std::optional<Engine> engine(std::in_place);
+    ModelOptions options;
+    options.flags = RF_LOAD_MMAP;
+    std::optional<Model> model(engine->load(path, options));
+    CancelToken token;
+    Session moved = new_session(*model, &token);
+    Session session = std::move(moved);
+    engine.reset();
+    model.reset();
+    CHECK(session.decode({504, 3575}) == RF_OK);
+    CHECK(session.decode({session.sample(greedy())}) == RF_OK);
+    CHECK(session.tokens().size() == 3);
+    CHECK(!session.try_decode(nullptr, 1)); // errors are freed too
+}
+
 static void test_cycles(const std::string &path) {
     long after_20 = 0;
     for (int i = 1; i <= 100; i++) {
-        std::optional<Engine> engine(std::in_place);
-        ModelOptions options;
-        options.flags = RF_LOAD_MMAP;
-        std::optional<Model> model(engine->load(path, options));
-        CancelToken token;
-        Session moved = new_session(*model, &token);
-        Session session = std::move(moved);
-        engine.reset();
-        model.reset();
-        CHECK(session.decode({504, 3575}) == RF_OK);
-        CHECK(session.decode({session.sample(greedy())}) == RF_OK);
-        CHECK(session.tokens().size() == 3);
-        CHECK(!session.try_decode(nullptr, 1)); // errors are freed too
+        cycle(path);
         if (i == 20) after_20 = resident_kib();
     }
     const long growth = resident_kib() - after_20;
