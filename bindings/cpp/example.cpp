@@ -14,7 +14,9 @@ int main(int argc, char **argv) try {
     rocmforge::GenerateOptions generate;
     generate.max_tokens = 256;
     const char *question = argc > 2 ? argv[2] : "What is the capital of France?";
-    for (const rocmforge::Piece &piece : session.chat({{"user", question}}, generate)) std::cout << piece.text << std::flush;
+    for (const rocmforge::Piece &piece : session.chat({{"user", question}}, generate)) {
+        std::cout << piece.text << std::flush;
+    }
     std::cout << '\n';
     return 0;
 } catch (const rocmforge::Error &error) {

@@ -1,7 +1,7 @@
 // rocmforge for C++17: the C interface as objects that free themselves, in one header and with no logic of its own.
 //
-// Each fallible call has two forms. `x()` throws `rocmforge::Error`; `try_x()` returns a `Result`, and no exception but
-// the standard library's own for lack of memory. Without exceptions (-fno-exceptions) use the second form: the first
+// Each fallible call has two forms. `x()` throws `rocmforge::Error`; `try_x()` returns a `Result`, and throws nothing but
+// what the standard library throws for lack of memory. Without exceptions (-fno-exceptions) use the second form: the first
 // ends the program on an error.
 //
 // Handles can be moved, not copied, and may be destroyed in any order. `get()` gives the C handle, for what is not here.
@@ -214,7 +214,8 @@ class Sampler {
 public:
     explicit Sampler(const SamplerOptions &options = {}) : Sampler(try_create(options).value()) {}
     static Result<Sampler> try_create(const SamplerOptions &options = {}) {
-        return detail::make<Sampler, rf_sampler>([&](auto **out, auto **err) { return rf_sampler_create(&options, out, err); });
+        return detail::make<Sampler, rf_sampler>(
+            [&](auto **out, auto **err) { return rf_sampler_create(&options, out, err); });
     }
     explicit Sampler(rf_sampler *owned) noexcept : handle_(owned) {}
     rf_sampler *get() const noexcept { return handle_.get(); }
@@ -281,7 +282,8 @@ public:
     inline Result<rf_status> try_prompt(std::string_view messages_json, const ChatOptions &options = {});
 
     // Answers the conversation. When the range ends, `Pieces::status` says how.
-    Pieces chat(const std::vector<Message> &messages, const GenerateOptions &options = {}, const ChatOptions &chat = {}) {
+    Pieces chat(const std::vector<Message> &messages, const GenerateOptions &options = {},
+                const ChatOptions &chat = {}) {
         return this->chat(to_json(messages), options, chat);
     }
     Pieces chat(std::string_view messages_json, const GenerateOptions &options = {}, const ChatOptions &chat = {}) {
@@ -290,7 +292,7 @@ public:
         return Pieces(*this, prompted);
     }
 
-    // Answers the conversation, a piece at a time to `on_piece(const Piece &)`, which may return false to cancel and may
+    // Answers the conversation, a piece at a time to `on_piece(const Piece &)`, which may return false to cancel, and may
     // throw. RF_DONE, RF_FULL or RF_CANCELLED.
     template <class OnPiece>
     Result<rf_status> try_chat(std::string_view messages_json, OnPiece on_piece, const GenerateOptions &options = {},
@@ -483,7 +485,9 @@ public:
     std::uint32_t threads() const noexcept { return rf_engine_threads(get()); }
 
     // Loads a GGUF file; the error of a load that `ModelOptions::on_progress` stopped is RF_CANCELLED.
-    Model load(std::string_view path, const ModelOptions &options = {}) const { return try_load(path, options).value(); }
+    Model load(std::string_view path, const ModelOptions &options = {}) const {
+        return try_load(path, options).value();
+    }
     Result<Model> try_load(std::string_view path, const ModelOptions &options = {}) const {
         return detail::make<Model, rf_model>([&](auto **out, auto **err) {
             return rf_model_load(get(), detail::at(path), path.size(), &options, out, err);

@@ -20,7 +20,8 @@ read -ra cflags <<<"$(pkg-config --cflags rocmforge)"
 read -ra libs <<<"$(pkg-config --libs rocmforge) -Wl,-rpath,$prefix/lib -pthread"
 strict=(-O2 -Wall -Wextra -Wconversion -Wshadow -pedantic -Werror)
 
-"$CXX" -std=c++17 "${strict[@]}" "${cflags[@]}" bindings/cpp/test.cpp -o "$work/test" "${libs[@]}" -Wl,--wrap=rf_session_next
+"$CXX" -std=c++17 "${strict[@]}" "${cflags[@]}" bindings/cpp/test.cpp -o "$work/test" \
+    "${libs[@]}" -Wl,--wrap=rf_session_next
 "$work/test" "$model" "$work"
 
 "$CXX" -std=c++17 "${strict[@]}" "${cflags[@]}" bindings/cpp/example.cpp -o "$work/example" "${libs[@]}"
@@ -48,13 +49,14 @@ cmp <(sed -n '/^#include/,$p' bindings/cpp/example.cpp) <(sed -n '/^#include/,$p
 for block in "$work"/readme/*; do
     case $block in
     *.cpp)
-        grep -q 'int main' "$block" && cp "$block" "$work/block.cpp" || program "$block" >"$work/block.cpp"
+        if grep -q 'int main' "$block"; then cat "$block"; else program "$block"; fi >"$work/block.cpp"
         for standard in c++17 c++20; do
             "$CXX" -std=$standard "${strict[@]}" "${cflags[@]}" "$work/block.cpp" -o "$work/block" "${libs[@]}"
         done
-        grep -q 'catch' "$block" ||
-            "$CXX" -std=c++17 -fno-exceptions -fno-rtti "${strict[@]}" "${cflags[@]}" -c "$work/block.cpp" -o "$work/block.o"
-        timeout 120 "$work/block" "$model" >"$work/answer" 2>&1 || { cat "$work/answer" >&2; fail "$block does not run"; }
+        grep -q 'catch' "$block" || "$CXX" -std=c++17 -fno-exceptions -fno-rtti "${strict[@]}" "${cflags[@]}" \
+            -c "$work/block.cpp" -o "$work/block.o"
+        timeout 120 "$work/block" "$model" >"$work/answer" 2>&1 ||
+            { cat "$work/answer" >&2; fail "$block does not run"; }
         ;;
     *.sh)
         MODEL=$model bash -euo pipefail -c 'cp -r bindings "$0" && cd "$0" && . "$1"' "$work" "$block" >"$work/answer"
