@@ -7,16 +7,25 @@ EMULATOR := tests/emulator
 QUESTION ?= Why is the sky blue?
 # Measured by `make bench`; see benches/compare.py for LLAMA_BIN.
 THREADS ?= 1 $(shell nproc)
+# The cargo profile that `build` and `install` use, and the one that the bindings are tested with.
+PROFILE ?= release
+TEST_PROFILE ?= quick
+BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# Where `install` puts things: see scripts/install.sh.
+PREFIX ?= /usr/local
+INSTALL := PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" BINDIR="$(BINDIR)" LIBDIR="$(LIBDIR)" INCLUDEDIR="$(INCLUDEDIR)" \
+	DATADIR="$(DATADIR)" scripts/install.sh
 
-.PHONY: help demo build models test selftest bench header clean
+.PHONY: help demo build install uninstall models test test-bindings selftest bench header clean
 .DEFAULT_GOAL := help
 
 help:  ## Print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 22
 
+# With `build`'s features, so that `build` has the library already.
 demo:  ## Build the library, fetch a small model and let examples/c/generate.c answer QUESTION
 	@scripts/setup.sh build
-	cargo build --release --lib
+	cargo build --release --lib --features cli
 	@model=$$(scripts/fetch_models.py --path smollm2) && \
 	$(CC) -std=c99 -O2 -Wall -Wextra -Iinclude examples/c/generate.c -o $(TARGET)/release/generate \
 		-L$(TARGET)/release -lrocmforge -Wl,-rpath,$(TARGET)/release && \
@@ -24,7 +33,17 @@ demo:  ## Build the library, fetch a small model and let examples/c/generate.c a
 
 build:  ## Build librocmforge.so, librocmforge.a and the command line, optimised
 	@scripts/setup.sh build
-	cargo build --release --features cli
+	cargo build --profile $(PROFILE) --features cli
+
+# Built only if a source is newer: `sudo make install` after `make build` needs no cargo.
+$(BUILT)/rocmforge: $(shell find src kernels -type f) build.rs Cargo.toml Cargo.lock
+	@$(MAKE) --no-print-directory build
+
+install: $(BUILT)/rocmforge  ## Install libraries, headers, pkg-config and CMake files, command line (PREFIX, DESTDIR)
+	@$(INSTALL) install $(BUILT)
+
+uninstall:  ## Remove what `make install` with the same PREFIX and DESTDIR put there
+	@$(INSTALL) uninstall
 
 # SmolLM2 is freely licensed and small: nothing works without it. The others may vanish from where they are; outside CI
 # their tests are then skipped, and say so.
@@ -43,18 +62,22 @@ test:  ## Install what is missing, fetch the models, check format and lints, run
 	ROCMFORGE_HIP_LIBRARY=$(TARGET)/emulator/release/libamdhip64.so ROCMFORGE_GPU_DEVICE=none \
 		cargo test --features cli --no-fail-fast
 	cargo test --release --manifest-path $(EMULATOR)/Cargo.toml --target-dir $(TARGET)/emulator
+	@$(MAKE) --no-print-directory test-bindings PROFILE=$(TEST_PROFILE)
 	@echo "make test: format, lints and tests passed"
 
+test-bindings: $(BUILT)/rocmforge  ## Install into a clean prefix and test C, C++, Go and C# from there
+	scripts/test_bindings.sh $(BUILT)
+
 selftest: build  ## Check that GPU DEVICE (0) computes what the CPU does: the command for owners of a card
-	$(TARGET)/release/rocmforge devices
-	$(TARGET)/release/rocmforge selftest --device $(or $(DEVICE),0)
+	$(BUILT)/rocmforge devices
+	$(BUILT)/rocmforge selftest --device $(or $(DEVICE),0)
 
 bench: build  ## Measure prefill, decode, load and memory (LLAMA_BIN=DIR: side by side with llama.cpp)
 	@model=$$(scripts/fetch_models.py --path smollm2) && \
 	if [ -n "$(LLAMA_BIN)" ]; then \
-		benches/compare.py --rocmforge $(TARGET)/release/rocmforge --llama-bin "$(LLAMA_BIN)" --threads $(THREADS) -- $$model; \
+		benches/compare.py --rocmforge $(BUILT)/rocmforge --llama-bin "$(LLAMA_BIN)" --threads $(THREADS) -- $$model; \
 	else \
-		for n in $(THREADS); do $(TARGET)/release/rocmforge bench --threads $$n "$$model" || exit 1; done; \
+		for n in $(THREADS); do $(BUILT)/rocmforge bench --threads $$n "$$model" || exit 1; done; \
 	fi
 
 header:  ## Write include/rocmforge.h anew from src/capi

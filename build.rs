@@ -56,9 +56,39 @@ fn main() {
         println!("cargo:rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    name_shared_library(&out);
     let defines = tuning();
     let objects = compile_all(&out, &jobs(), &defines);
     write_table(&out, &objects, &defines);
+}
+
+/// Gives the shared library its SONAME: `librocmforge.so.0.N` before 1.0, when a minor version may change the binary
+/// interface, `librocmforge.so.N` from then on.
+///
+/// Programs that link with it where cargo put it look for it by that name, so that a link of that name is laid there.
+fn name_shared_library(out: &Path) {
+    let target = |key: &str| env::var(format!("CARGO_CFG_TARGET_{key}")).unwrap_or_default();
+    if target("FAMILY") != "unix" || target("VENDOR") == "apple" {
+        return;
+    }
+    let version = |part: &str| env::var(format!("CARGO_PKG_VERSION_{part}")).expect("cargo sets the version");
+    let (major, minor) = (version("MAJOR"), version("MINOR"));
+    let name = match major.as_str() {
+        "0" => format!("librocmforge.so.0.{minor}"),
+        _ => format!("librocmforge.so.{major}"),
+    };
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{name}");
+    // <target>/<profile>/build/<package>/out; cargo links in <profile>/deps and copies to <profile>.
+    #[cfg(unix)]
+    if let Some(profile) = out.ancestors().nth(3) {
+        for folder in [profile.to_path_buf(), profile.join("deps")] {
+            let link = folder.join(&name);
+            if fs::symlink_metadata(&link).is_err() {
+                // Two builds may lay it at once. A link that could not be laid is missed by those who need it.
+                let _ = std::os::unix::fs::symlink("librocmforge.so", link);
+            }
+        }
+    }
 }
 
 /// The tuning macros: those that the environment sets, and those that the Rust side has to know.

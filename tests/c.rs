@@ -141,3 +141,16 @@ fn library_needs_what_every_machine_has() {
         assert!(common.iter().any(|known| name.starts_with(known)), "the library needs {name}");
     }
 }
+
+/// Programs ask for the library by a name that changes when its interface may: `.so.0.N` before 1.0.
+#[test]
+fn library_has_the_name_that_programs_keep() {
+    let library = library_folder().join("librocmforge.so");
+    let dynamic = run(Command::new("readelf").arg("-d").arg(&library));
+    let (major, minor) = (env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    let suffix = if major == "0" { format!("0.{minor}") } else { major.to_string() };
+    let name = format!("librocmforge.so.{suffix}");
+    assert!(dynamic.contains(&format!("Library soname: [{name}]")), "{dynamic}");
+    let link = library_folder().join(name);
+    assert_eq!(std::fs::canonicalize(link).expect("a link"), std::fs::canonicalize(library).expect("the library"));
+}

@@ -22,6 +22,34 @@ fn readme_shows_the_example() {
     assert!(text("README.md").contains(&format!("```c\n{example}```")), "README.md shows another example");
 }
 
+/// README.md's commands: what `make` is asked for exists, and what compiles the example compiles it.
+#[test]
+fn readme_commands_work() {
+    let readme = text("README.md");
+    let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split_once("\n```")).map(|(block, _)| block);
+    let commands: Vec<&str> = blocks.flat_map(str::lines).map(|l| l.split(" #").next().unwrap_or(l).trim()).collect();
+    assert!(commands.len() >= 7, "{commands:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    for command in commands {
+        if let Some(target) = command.trim_start_matches("sudo ").strip_prefix("make ") {
+            run(Command::new("make").args(["-n", "-C", ROOT, "CI=true", target]));
+        } else if command.starts_with("cc ") {
+            // From the folder of this build, and as if it were installed.
+            let library = compile::library_folder();
+            let found = format!("-I{ROOT}/include -L{} -lrocmforge", library.display());
+            let command = command
+                .replace("$(pkg-config --cflags --libs rocmforge)", &found)
+                .replace("target/release", &library.display().to_string())
+                .replace("$PWD/", "")
+                .replace("-o generate", &format!("-o {}", folder.path().join("generate").display()));
+            run(Command::new("sh").args(["-c", &command]).current_dir(ROOT));
+        } else {
+            // Nothing but the command line, which tests/cli.rs runs.
+            assert!(command.starts_with("target/release/rocmforge chat "), "nobody tests '{command}'");
+        }
+    }
+}
+
 #[test]
 fn example_answers() {
     let Some(model) = model_path("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };

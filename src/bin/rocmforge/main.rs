@@ -1,6 +1,7 @@
 //! The command line: what the library does, at a prompt.
 
 mod bench;
+mod describe;
 mod devices;
 mod generate;
 mod inspect;
@@ -46,6 +47,12 @@ enum Command {
     Synth(synth::SynthArgs),
     /// Check that a GPU computes what the CPU does
     Selftest(devices::SelftestArgs),
+    /// Print the completions for a shell
+    #[command(hide = true)]
+    Completions(describe::CompletionsArgs),
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
 }
 
 /// An instruction set to stay within.
@@ -141,6 +148,8 @@ fn main() -> ExitCode {
         Command::Synth(args) => synth::synth(args),
         Command::Devices => devices::devices(),
         Command::Selftest(args) => devices::selftest(args),
+        Command::Completions(args) => describe::completions(args),
+        Command::Man => describe::man(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
