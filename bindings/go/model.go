@@ -139,7 +139,8 @@ func (m *Model) Detokenize(tokens []Token, flags TokenizeFlags) (string, error) 
 	}
 	defer m.h.release()
 	data, n := cTokens(tokens)
-	return fillText(8*len(tokens), func(buffer *C.char, capacity C.size_t, needed *C.size_t, err **C.rf_error) C.rf_status {
+	guess := 8 * len(tokens)
+	return fillText(guess, func(buffer *C.char, capacity C.size_t, needed *C.size_t, err **C.rf_error) C.rf_status {
 		return C.rf_model_detokenize(model, data, n, C.uint32_t(flags), buffer, capacity, needed, err)
 	})
 }

@@ -38,7 +38,8 @@ func sampled(t *testing.T, options SamplerOptions) string {
 	must(t, err)
 	defer sampler.Close()
 	session := newSession(t)
-	text, _, err := join(session.Chat(context.Background(), ask("Write a poem."), &GenerateOptions{Sampler: sampler, MaxTokens: 16}))
+	generate := &GenerateOptions{Sampler: sampler, MaxTokens: 16}
+	text, _, err := join(session.Chat(context.Background(), ask("Write a poem."), generate))
 	must(t, err)
 	return text
 }
@@ -82,18 +83,22 @@ func TestGenerateOptions(t *testing.T) {
 	if !found {
 		t.Fatalf("%q", whole)
 	}
-	if text, finish := chat(GenerateOptions{StopStrings: []string{"no such text", "Paris"}}); text != before || finish != FinishStopString {
+	text, finish := chat(GenerateOptions{StopStrings: []string{"no such text", "Paris"}})
+	if text != before || finish != FinishStopString {
 		t.Errorf("stop string: %q, finish %d", text, finish)
 	}
 	paris, err := model.Tokenize(" Paris", 0)
 	must(t, err)
-	if text, finish := chat(GenerateOptions{StopTokens: []Token{1, paris[0]}}); strings.Contains(text, "Paris") || finish != FinishEndToken {
+	text, finish = chat(GenerateOptions{StopTokens: []Token{1, paris[0]}})
+	if strings.Contains(text, "Paris") || finish != FinishEndToken {
 		t.Errorf("stop token %d: %q, finish %d", paris[0], text, finish)
 	}
-	if text, finish := chat(GenerateOptions{MaxTokens: 2}); !strings.HasPrefix(whole, text) || text == whole || finish != FinishMaxTokens {
+	text, finish = chat(GenerateOptions{MaxTokens: 2})
+	if !strings.HasPrefix(whole, text) || text == whole || finish != FinishMaxTokens {
 		t.Errorf("two tokens: %q, finish %d", text, finish)
 	}
-	if text, finish := chat(GenerateOptions{IgnoreEnd: true, Special: true}); !strings.Contains(text, "<|im_end|>") || finish != FinishMaxTokens {
+	text, finish = chat(GenerateOptions{IgnoreEnd: true, Special: true})
+	if !strings.Contains(text, "<|im_end|>") || finish != FinishMaxTokens {
 		t.Errorf("ignored end: %q, finish %d", text, finish)
 	}
 	for stops, words := range map[string]string{"": "stop string 1", "a\x00b": "NUL"} {
@@ -142,7 +147,8 @@ func TestTokenize(t *testing.T) {
 
 func TestFormatChat(t *testing.T) {
 	model := sharedModel(t)
-	text, err := model.FormatChat([]Message{{Role: "system", Content: `Say "<b>" & \`}, {Role: "user", Content: "Hi"}}, nil)
+	system := Message{Role: "system", Content: `Say "<b>" & \`}
+	text, err := model.FormatChat([]Message{system, ask("Hi")[0]}, nil)
 	must(t, err)
 	want := "<|im_start|>system\nSay \"<b>\" & \\<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 	if text != want {
@@ -158,9 +164,9 @@ func TestFormatChat(t *testing.T) {
 		Tools: json.RawMessage(`[{"name": "clock"}]`),
 		Extra: json.RawMessage(`{"mood": "good"}`),
 		Template: `{{ tools[0].name }} {{ mood }} {{ messages[0].tool_calls[0].id }} {{ messages[1].name }} ` +
-			`{{ messages[1].tool_call_id }} {{ messages[1].content }}{{ messages[1].content }}`,
+			`{{ messages[1].tool_call_id }} {% for _ in range(4) %}{{ messages[1].content }}{% endfor %}`,
 	})
-	if want := "clock good 7 clock 7 " + strings.Repeat("x", 10000); err != nil || text != want {
+	if want := "clock good 7 clock 7 " + strings.Repeat("x", 20000); err != nil || text != want {
 		t.Errorf("%q, %v", text, err)
 	}
 	_, err = model.FormatChat(ask("Hi"), &ChatOptions{Template: "{{ raise_exception('I will not') }}"})
@@ -180,7 +186,8 @@ func TestEngineAndModelOptions(t *testing.T) {
 	if err == nil {
 		t.Error("a damaged tokenizer.json was taken")
 	}
-	model, err := Open(modelPath(t), &ModelOptions{ChatTemplate: "mine: {{ messages[0].content }}", MMap: true, GPULayers: -1})
+	options := &ModelOptions{ChatTemplate: "mine: {{ messages[0].content }}", MMap: true, GPULayers: -1}
+	model, err := Open(modelPath(t), options)
 	must(t, err)
 	defer model.Close()
 	if text, err := model.FormatChat(ask("Hi"), nil); err != nil || text != "mine: Hi" {
@@ -192,8 +199,8 @@ func TestInfo(t *testing.T) {
 	model := sharedModel(t)
 	info, err := model.Info()
 	must(t, err)
-	if info.Vocabulary != 49152 || info.ContextLength != 2048 && info.ContextLength != 8192 || info.EmbeddingLength != 576 ||
-		info.Blocks != 30 || !info.HasChatTemplate || info.Parameters < 134e6 || info.Parameters > 180e6 ||
+	if info.Vocabulary != 49152 || info.ContextLength < 2048 || info.EmbeddingLength != 576 || info.Blocks != 30 ||
+		info.GPULayers != 0 || !info.HasChatTemplate || info.Parameters < 134e6 || info.Parameters > 180e6 ||
 		info.TensorBytes < 80e6 || info.KVBytesPerToken == 0 {
 		t.Errorf("%+v", info)
 	}
@@ -210,7 +217,8 @@ func TestInfo(t *testing.T) {
 // What a step costs beside the library's work: here it has none to do, for the generation has ended.
 func TestOverheadPerToken(t *testing.T) {
 	session := newSession(t)
-	_, _, err := join(session.Chat(context.Background(), ask("Tell me a story."), &GenerateOptions{MaxTokens: 64, IgnoreEnd: true}))
+	options := &GenerateOptions{MaxTokens: 64, IgnoreEnd: true}
+	_, _, err := join(session.Chat(context.Background(), ask("Tell me a story."), options))
 	must(t, err)
 	stats, err := session.Stats()
 	must(t, err)
@@ -241,8 +249,8 @@ func residentKiB(t *testing.T) int {
 	return kib
 }
 
-// On one thread, as in C. A goroutine that roams would show glibc's caches as well: each thread's arena keeps what a model
-// freed there, until another model uses it.
+// On one thread, as in C. A goroutine that roams would show glibc's caches as well: each arena, of which threads have
+// several, keeps the memory of a model that was freed there for the next one.
 func TestMemoryDoesNotGrow(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector's own memory grows")
@@ -279,6 +287,28 @@ func TestMemoryDoesNotGrow(t *testing.T) {
 	}
 }
 
+// What the README's pieces of Go are put into.
+const (
+	readmeHead = `package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rocmforge/rocmforge/bindings/go"
+)
+
+var _, _, _ = errors.As, fmt.Print, time.Second
+
+func main() {}
+`
+	readmeParameters = `
+func _(ctx context.Context, session *rocmforge.Session, messages []rocmforge.Message, question string) error {
+`
+)
+
 // The README shows the example as it is, and its other pieces of Go compile.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
@@ -290,8 +320,7 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%d blocks of Go", len(blocks))
 	}
 	var pieces strings.Builder
-	pieces.WriteString("package main\n\nimport (\n\"context\"\n\"errors\"\n\"fmt\"\n\"time\"\n\n\"github.com/rocmforge/rocmforge/bindings/go\"\n)\n\n" +
-		"var _, _, _ = errors.As, fmt.Print, time.Second\n\nfunc main() {}\n")
+	pieces.WriteString(readmeHead)
 	shown := false
 	for _, block := range blocks {
 		code, _, _ := strings.Cut(block, "```")
@@ -299,8 +328,7 @@ func TestReadme(t *testing.T) {
 			shown = shown || code == string(example)
 			continue
 		}
-		pieces.WriteString("\nfunc _(ctx context.Context, model *rocmforge.Model, session *rocmforge.Session, messages []rocmforge.Message, question string) error {\n" +
-			code + "return nil\n}\n")
+		pieces.WriteString(readmeParameters + code + "return nil\n}\n")
 	}
 	if !shown {
 		t.Error("README.md shows another program than example/main.go")

