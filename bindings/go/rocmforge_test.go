@@ -141,6 +141,21 @@ func TestChatKeepsWhatTheSessionHolds(t *testing.T) {
 	}
 }
 
+// soonest fails unless one of three tries ended within 100 ms of its context: on a busy machine any single one may have
+// to wait for a processor. What does not heed its context takes longer every time.
+func soonest(t *testing.T, try func() time.Duration) {
+	t.Helper()
+	var took []time.Duration
+	for range 3 {
+		took = append(took, try())
+		if took[len(took)-1] <= 100*time.Millisecond {
+			t.Logf("ended after its context by %v", took)
+			return
+		}
+	}
+	t.Fatalf("ended after its context by %v", took)
+}
+
 // The loop ends soon after its context, and going on gives the text of a loop that was left alone.
 func TestCancelMidway(t *testing.T) {
 	options := &GenerateOptions{Sampler: greedy(t), MaxTokens: 120, IgnoreEnd: true}
@@ -148,28 +163,28 @@ func TestCancelMidway(t *testing.T) {
 	whole, _, err := join(newSession(t).Chat(context.Background(), question, options))
 	must(t, err)
 
-	session := newSession(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var cancelled atomic.Int64
-	text := ""
-	for piece, err := range session.Chat(ctx, question, options) {
-		if err != nil {
-			took := time.Since(time.UnixMicro(cancelled.Load()))
-			if !errors.Is(err, context.Canceled) || took > 100*time.Millisecond {
-				t.Fatalf("%v after %v", err, took)
+	var session *Session
+	var text string
+	soonest(t, func() time.Duration {
+		session = newSession(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		var cancelled atomic.Int64
+		text = ""
+		for piece, err := range session.Chat(ctx, question, options) {
+			if text += piece; len(text) > 40 && cancelled.Load() == 0 {
+				cancelled.Store(time.Now().UnixMicro())
+				go cancel()
 			}
-			t.Logf("the loop ended %v after its context", took)
-			break
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
 		}
-		if text += piece; len(text) > 40 && cancelled.Load() == 0 {
-			cancelled.Store(time.Now().UnixMicro())
-			go cancel()
+		if session.Finish() != FinishNone || len(text) >= len(whole) {
+			t.Fatalf("finish %d after %q", session.Finish(), text)
 		}
-	}
-	if session.Finish() != FinishNone || len(text) >= len(whole) {
-		t.Fatalf("finish %d after %q", session.Finish(), text)
-	}
+		return time.Since(time.UnixMicro(cancelled.Load()))
+	})
 	rest, _, err := join(session.Continue(context.Background()))
 	must(t, err)
 	if text+rest != whole || session.Finish() != FinishMaxTokens {
@@ -193,18 +208,22 @@ func TestCancelPrompt(t *testing.T) {
 	long, err := model.Tokenize(strings.Repeat("the house by the sea and ", 300), 0)
 	must(t, err)
 
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Millisecond)
+	soonest(t, func() time.Duration {
+		ctx, cancel := context.WithTimeout(context.Background(), 60*time.Millisecond)
+		defer cancel()
+		deadline, _ := ctx.Deadline()
+		err := session.Decode(ctx, long)
+		took := time.Since(deadline)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if tokens, err := session.Tokens(); err != nil || len(tokens) != len(held) {
+			t.Fatalf("%d tokens (%v), had %d", len(tokens), err, len(held))
+		}
+		return took
+	})
+	ctx, cancel := context.WithDeadline(context.Background(), time.Now())
 	defer cancel()
-	err = session.Decode(ctx, long)
-	took := time.Since(began)
-	if !errors.Is(err, context.DeadlineExceeded) || took > 160*time.Millisecond {
-		t.Fatalf("%v after %v", err, took)
-	}
-	t.Logf("returned %v after the deadline", took-60*time.Millisecond)
-	if tokens, err := session.Tokens(); err != nil || len(tokens) != len(held) {
-		t.Fatalf("%d tokens (%v), had %d", len(tokens), err, len(held))
-	}
 	if err := session.Decode(ctx, held); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
