@@ -1,0 +1,5 @@
+//go:build !race
+
+package rocmforge
+
+const raceDetector = false

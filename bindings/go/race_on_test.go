@@ -1,0 +1,5 @@
+//go:build race
+
+package rocmforge
+
+const raceDetector = true // its own memory grows
