@@ -6,7 +6,7 @@ using System.Threading;
 
 namespace RocmForge
 {
-    /// <summary>A text as the library takes it: UTF-8 and its length. Never empty, so that its address is never null.</summary>
+    /// <summary>A text as the library takes it: UTF-8 and its length. Its address is never null.</summary>
     internal struct Utf8
     {
         internal readonly byte[] Bytes;

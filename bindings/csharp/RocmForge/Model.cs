@@ -90,7 +90,7 @@ namespace RocmForge
             }
         }
 
-        /// <summary>The text of tokens; with <see cref="TokenizeFlags.Special"/> control tokens are written too.</summary>
+        /// <summary>The text of tokens; control tokens too with <see cref="TokenizeFlags.Special"/>.</summary>
         public string Detokenize(uint[] tokens, TokenizeFlags flags = TokenizeFlags.None)
         {
             if (tokens == null) throw new ArgumentNullException(nameof(tokens));

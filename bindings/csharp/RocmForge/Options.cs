@@ -13,7 +13,9 @@ namespace RocmForge
         public InstructionSet InstructionSet { get; set; }
         /// <summary>Receives log messages, on any thread, also on several at once. What it throws is dropped.</summary>
         public Action<LogLevel, string> Log { get; set; }
-        /// <summary>"auto", "none", or numbers such as "0,1". Null: what ROCMFORGE_GPU_DEVICE says, else "auto".</summary>
+        /// <summary>
+        /// "auto", "none", or numbers such as "0,1". Null: what ROCMFORGE_GPU_DEVICE says, else "auto".
+        /// </summary>
         public string Gpus { get; set; }
         /// <summary>Bytes that may be taken on each GPU. 0: what is free.</summary>
         public ulong GpuMemory { get; set; }
@@ -34,7 +36,7 @@ namespace RocmForge
     {
         /// <summary>Ways to load.</summary>
         public LoadFlags Flags { get; set; }
-        /// <summary>Receives the fraction that is loaded, on the thread that loads. What it throws ends the load.</summary>
+        /// <summary>Receives the fraction that is loaded, on the loading thread. What it throws ends the load.</summary>
         public IProgress<float> Progress { get; set; }
         /// <summary>Pre-tokenizer to use instead of the file's.</summary>
         public string PreTokenizer { get; set; }

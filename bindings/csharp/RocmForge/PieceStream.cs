@@ -7,7 +7,8 @@ namespace RocmForge
 {
     /// <summary>
     /// A generation, as pieces of text that are whole characters and never empty. The work is done on the thread pool
-    /// while the stream is read; reading it a second time begins anew.
+    /// while the stream is read: a reader that runs there itself does it in its own thread, any other is never blocked.
+    /// Reading a stream a second time begins anew.
     /// </summary>
     public sealed class PieceStream : IAsyncEnumerable<string>
     {
@@ -72,8 +73,23 @@ namespace RocmForge
 
             public ValueTask<bool> MoveNextAsync()
             {
-                return ended ? new ValueTask<bool>(false) : new ValueTask<bool>(Task.Run(step, cancellation));
+                if (ended) return new ValueTask<bool>(false);
+                if (!begun || !IsPoolsOwn) return new ValueTask<bool>(Task.Run(step, cancellation));
+                // The caller is where the work would be done: going to another thread and back for each token would
+                // only cost time, much of it where the machine has other work.
+                try
+                {
+                    return new ValueTask<bool>(Step());
+                }
+                catch (Exception e)
+                {
+                    return new ValueTask<bool>(Task.FromException<bool>(e));
+                }
             }
+
+            /// <summary>Whether the caller is a thread of the pool that nobody's scheduling waits for.</summary>
+            private static bool IsPoolsOwn => Thread.CurrentThread.IsThreadPoolThread
+                && SynchronizationContext.Current == null && TaskScheduler.Current == TaskScheduler.Default;
 
             public ValueTask DisposeAsync()
             {

@@ -184,7 +184,7 @@ namespace RocmForge
             cancel.Dispose();
         }
 
-        /// <summary>Brings the session to hold <paramref name="tokens"/>, keeping what it has in common with them.</summary>
+        /// <summary>Brings the session to hold these tokens, keeping what it has in common with them.</summary>
         private void Become(uint[] tokens, CancellationToken cancellation)
         {
             using (Enter(cancellation))
@@ -283,7 +283,7 @@ namespace RocmForge
             hold.Dispose();
         }
 
-        /// <summary>The time in which a caller has the session, with its cancellation connected to the library's.</summary>
+        /// <summary>The time in which a caller has the session, its cancellation connected to the library's.</summary>
         private struct Use : IDisposable
         {
             private readonly Session session;

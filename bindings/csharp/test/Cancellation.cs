@@ -15,7 +15,7 @@ static partial class Tests
 
     private static string LongText => string.Join(" ", Enumerable.Repeat("The quick brown fox jumps over it.", 200));
 
-    /// <summary>Cancels <paramref name="work"/> after a while, from another thread; milliseconds until it is back.</summary>
+    /// <summary>Cancels some work after a while, from another thread; milliseconds until it is back.</summary>
     private static double TimeToCancel(int afterMs, Action<CancellationToken> work)
     {
         using (var source = new CancellationTokenSource())
@@ -115,6 +115,7 @@ static partial class Tests
                 session.Decode(new uint[] { 1 }, other.Token);
             }
         });
+        Check.Test("readers outside the thread pool are not blocked", DoesNotBlock);
         Check.Test("a second thread is refused while a session works", RefusesSecondThread);
         Check.Test("disposing ends the work", () =>
         {
@@ -128,6 +129,43 @@ static partial class Tests
             Check.Throws<ObjectDisposedException>(() => session.Next());
         });
         Check.Test("a token costs less than 5 % more than its computation", MeasuresOverhead);
+    }
+
+    private static void DoesNotBlock()
+    {
+        using (Session session = NewSession())
+        {
+            session.Decode(model.Tokenize("Hello"));
+            IAsyncEnumerator<string> reader = session.Generate(Greedily(24)).GetAsyncEnumerator();
+            // A user interface's thread, one of the pool's that has a context, and one that has none.
+            Check.True(!AllAtOnce(reader), "the caller's thread did the work");
+            Check.True(Task.Run(() =>
+            {
+                SynchronizationContext.SetSynchronizationContext(new SynchronizationContext());
+                try
+                {
+                    return !AllAtOnce(reader);
+                }
+                finally
+                {
+                    SynchronizationContext.SetSynchronizationContext(null);
+                }
+            }).Result, "a thread with a context did the work");
+            Check.True(Task.Run(() => AllAtOnce(reader)).Result, "a thread of the pool did not do the work itself");
+        }
+    }
+
+    /// <summary>Whether each of some pieces is there when the call returns: sometimes one is by chance.</summary>
+    private static bool AllAtOnce(IAsyncEnumerator<string> reader)
+    {
+        int atOnce = 0;
+        for (int i = 0; i < 10; i++)
+        {
+            ValueTask<bool> move = reader.MoveNextAsync();
+            if (move.IsCompleted) atOnce++;
+            Check.True(move.AsTask().GetAwaiter().GetResult(), "the stream ended");
+        }
+        return atOnce == 10;
     }
 
     private static void RefusesSecondThread()
@@ -159,7 +197,8 @@ static partial class Tests
             }
             Check.True(refused != null, "never refused");
             Check.Equal(ErrorCode.Busy, refused.Code, refused.Message);
-            Check.Equal(ErrorCode.Busy, Check.Throws<RocmForgeException>(() => ReadAll(session.Generate())).Code, "code");
+            refused = Check.Throws<RocmForgeException>(() => ReadAll(session.Generate()));
+            Check.Equal(ErrorCode.Busy, refused.Code, refused.Message);
             stop.Cancel();
             // Refused calls take nothing from the one that works, not even its cancellation.
             Check.Throws<OperationCanceledException>(() => work.GetAwaiter().GetResult());
@@ -168,8 +207,8 @@ static partial class Tests
     }
 
     /// <summary>
-    /// Tokens in turns from the library's own function and from the stream, so that whatever else the machine does meets
-    /// both alike; the quickest tenth of each is compared, for the same reason.
+    /// Tokens in turns from the library's own function and from the stream, so that whatever else the machine does
+    /// meets both alike; the quickest tenth of each is compared, for the same reason.
     /// </summary>
     private static void MeasuresOverhead()
     {

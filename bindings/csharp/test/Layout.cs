@@ -41,7 +41,8 @@ static class Layout
     /// <summary>A C program that prints what <see cref="Compare"/> reads.</summary>
     internal static string Source()
     {
-        var c = new StringBuilder("#include <rocmforge.h>\n#include <stddef.h>\n#include <stdio.h>\nint main(void) {\n");
+        var c = new StringBuilder("#include <rocmforge.h>\n#include <stddef.h>\n#include <stdio.h>\n\n");
+        c.Append("int main(void) {\n");
         foreach (Type type in Structs)
         {
             c.AppendFormat("    printf(\"{0} %zu\\n\", sizeof({0}));\n", type.Name);
