@@ -1,0 +1,254 @@
+// Work that is stopped, sessions that are used twice, and what a token costs.
+using System;
+using System.Collections.Generic;
+using System.Diagnostics;
+using System.Linq;
+using System.Reflection;
+using System.Threading;
+using System.Threading.Tasks;
+using RocmForge;
+
+static partial class Tests
+{
+    /// <summary>Milliseconds within which a cancelled call has to be back.</summary>
+    private const double CancelLimit = 100;
+
+    private static string LongText => string.Join(" ", Enumerable.Repeat("The quick brown fox jumps over it.", 200));
+
+    /// <summary>Cancels some work after a while, from another thread; milliseconds until it is back.</summary>
+    private static double TimeToCancel(int afterMs, Action<CancellationToken> work)
+    {
+        using (var source = new CancellationTokenSource())
+        {
+            long cancelled = 0;
+            var canceller = new Thread(() =>
+            {
+                Thread.Sleep(afterMs);
+                cancelled = Stopwatch.GetTimestamp();
+                source.Cancel();
+            });
+            canceller.Start();
+            Check.Throws<OperationCanceledException>(() => work(source.Token));
+            long back = Stopwatch.GetTimestamp();
+            canceller.Join();
+            return 1e3 * (back - cancelled) / Stopwatch.Frequency;
+        }
+    }
+
+    private static void RunCancellation()
+    {
+        Check.Test("a stream is cancelled midway, and its session goes on", () =>
+        {
+            using (Session session = NewSession())
+            {
+                string whole = ReadAll(session.Chat(Ask(Question), Greedily(48)));
+                double worst = 0;
+                for (int i = 0; i < 8; i++)
+                {
+                    int pieces = 0;
+                    double time = TimeToCancel(100 + 17 * i, stop => session.Chat(Ask(Question),
+                        Greedily(1900), cancellation: stop).ForEachAsync(piece => pieces++).GetAwaiter().GetResult());
+                    Check.True(pieces > 0, "cancelled before the first piece");
+                    worst = Math.Max(worst, time);
+                }
+                Check.Note("back after at most " + worst.ToString("F1") + " ms");
+                Check.True(worst < CancelLimit, "back after " + worst + " ms");
+                Check.Equal(whole, ReadAll(session.Chat(Ask(Question), Greedily(48))), "answer after cancellation");
+            }
+        });
+        Check.Test("a cancelled generation goes on where it was", () =>
+        {
+            using (Session session = NewSession())
+            {
+                string whole = ReadAll(session.Chat(Ask(Question), Greedily(48))), text = "";
+                using (var stop = new CancellationTokenSource())
+                {
+                    Check.Throws<OperationCanceledException>(() => session.Chat(Ask(Question), Greedily(48),
+                        cancellation: stop.Token).ForEachAsync(piece =>
+                        {
+                            text += piece;
+                            if (text.Length > 20) stop.Cancel();
+                        }).GetAwaiter().GetResult());
+                }
+                for (Piece piece = session.Next(); ; piece = session.Next())
+                {
+                    text += piece.Text;
+                    if (piece.IsLast) break;
+                }
+                Check.Equal(whole, text, "answer in two parts");
+            }
+        });
+        Check.Test("a long prompt is cancelled, and changes nothing", () =>
+        {
+            using (Session session = NewSession())
+            {
+                uint[] tokens = model.Tokenize(LongText);
+                Check.True(tokens.Length > 1000 && tokens.Length < 2000, tokens.Length + " tokens");
+                session.Decode(model.Tokenize("Hello"));
+                float[] logits = session.Logits;
+                int used = session.Used;
+                double time = TimeToCancel(20, stop => session.Decode(tokens, stop));
+                Check.Note("back after " + time.ToString("F1") + " ms");
+                Check.True(time < CancelLimit, "back after " + time + " ms");
+                Check.Equal(used, session.Used, "tokens that the session holds");
+                Check.True(session.Logits.SequenceEqual(logits), "the logits changed");
+                session.Decode(tokens);
+                Check.Equal(used + tokens.Length, session.Used, "tokens after going on");
+            }
+        });
+        Check.Test("cancelled before it began, and by the reader's own token", () =>
+        {
+            using (Session session = NewSession())
+            using (var stop = new CancellationTokenSource())
+            using (var other = new CancellationTokenSource())
+            {
+                IAsyncEnumerator<string> reader = session.Chat(Ask(Question), Greedily(48), cancellation: other.Token)
+                    .GetAsyncEnumerator(stop.Token);
+                Check.True(reader.MoveNextAsync().AsTask().Result && reader.Current.Length > 0, "no first piece");
+                stop.Cancel();
+                Check.Throws<OperationCanceledException>(() =>
+                    reader.MoveNextAsync().AsTask().GetAwaiter().GetResult());
+                reader.DisposeAsync().AsTask().Wait();
+                int used = session.Used;
+                Check.Throws<OperationCanceledException>(() => session.Decode(new uint[] { 1 }, stop.Token));
+                Check.Equal(used, session.Used, "tokens that the session holds");
+                session.Decode(new uint[] { 1 }, other.Token);
+            }
+        });
+        Check.Test("readers outside the thread pool are not blocked", DoesNotBlock);
+        Check.Test("a second thread is refused while a session works", RefusesSecondThread);
+        Check.Test("disposing ends the work", () =>
+        {
+            Session session = NewSession();
+            Task work = Task.Run(() => session.Decode(model.Tokenize(LongText)));
+            Thread.Sleep(20);
+            var time = Stopwatch.StartNew();
+            session.Dispose();
+            Check.Throws<OperationCanceledException>(() => work.GetAwaiter().GetResult());
+            Check.True(time.Elapsed.TotalMilliseconds < CancelLimit, "back after " + time.ElapsedMilliseconds + " ms");
+            Check.Throws<ObjectDisposedException>(() => session.Next());
+        });
+        Check.Test("a token costs less than 5 % more than its computation", MeasuresOverhead);
+    }
+
+    private static void DoesNotBlock()
+    {
+        using (Session session = NewSession())
+        {
+            session.Decode(model.Tokenize("Hello"));
+            IAsyncEnumerator<string> reader = session.Generate(Greedily(24)).GetAsyncEnumerator();
+            // A user interface's thread, one of the pool's that has a context, and one that has none.
+            Check.True(!AllAtOnce(reader), "the caller's thread did the work");
+            Check.True(Task.Run(() =>
+            {
+                SynchronizationContext.SetSynchronizationContext(new SynchronizationContext());
+                try
+                {
+                    return !AllAtOnce(reader);
+                }
+                finally
+                {
+                    SynchronizationContext.SetSynchronizationContext(null);
+                }
+            }).Result, "a thread with a context did the work");
+            Check.True(Task.Run(() => AllAtOnce(reader)).Result, "a thread of the pool did not do the work itself");
+        }
+    }
+
+    /// <summary>Whether each of some pieces is there when the call returns: sometimes one is by chance.</summary>
+    private static bool AllAtOnce(IAsyncEnumerator<string> reader)
+    {
+        int atOnce = 0;
+        for (int i = 0; i < 10; i++)
+        {
+            ValueTask<bool> move = reader.MoveNextAsync();
+            if (move.IsCompleted) atOnce++;
+            Check.True(move.AsTask().GetAwaiter().GetResult(), "the stream ended");
+        }
+        return atOnce == 10;
+    }
+
+    private static void RefusesSecondThread()
+    {
+        using (Session session = NewSession())
+        using (var stop = new CancellationTokenSource())
+        {
+            uint[] tokens = model.Tokenize(LongText);
+            var started = new ManualResetEventSlim();
+            Task work = Task.Run(() =>
+            {
+                started.Set();
+                session.Decode(tokens, stop.Token);
+            });
+            started.Wait();
+            RocmForgeException refused = null;
+            // Until the other thread has really begun, there is nothing to refuse.
+            while (refused == null && !work.IsCompleted)
+            {
+                Thread.Sleep(5);
+                try
+                {
+                    GC.KeepAlive(session.Used);
+                }
+                catch (RocmForgeException e)
+                {
+                    refused = e;
+                }
+            }
+            Check.True(refused != null, "never refused");
+            Check.Equal(ErrorCode.Busy, refused.Code, refused.Message);
+            refused = Check.Throws<RocmForgeException>(() => ReadAll(session.Generate()));
+            Check.Equal(ErrorCode.Busy, refused.Code, refused.Message);
+            stop.Cancel();
+            // Refused calls take nothing from the one that works, not even its cancellation.
+            Check.Throws<OperationCanceledException>(() => work.GetAwaiter().GetResult());
+            Check.Equal(0, session.Used, "tokens that the session holds");
+        }
+    }
+
+    /// <summary>
+    /// Tokens in turns from the library's own function and from the stream, so that whatever else the machine does
+    /// meets both alike; the quickest tenth of each is compared, for the same reason.
+    /// </summary>
+    private static void MeasuresOverhead()
+    {
+        using (Session session = NewSession())
+        {
+            var times = new[] { new List<double>(), new List<double>() };
+            for (int round = 0; round < 4; round++)
+                TakeInTurns(session, session.Chat(Ask(Question), Greedily(200)), times).GetAwaiter().GetResult();
+            double bare = Quickest(times[0]), streamed = Quickest(times[1]), share = streamed / bare - 1;
+            Check.Note(string.Format("{0:F0} us, streamed {1:F0} us: {2:F2} %", bare, streamed, 100 * share));
+            Check.True(times[0].Count > 300 && times[1].Count > 300, "too few tokens");
+            Check.True(share < 0.05, 100 * share + " %");
+        }
+    }
+
+    private static double Quickest(List<double> times) => times.OrderBy(time => time).ElementAt(times.Count / 10);
+
+    private static async Task TakeInTurns(Session session, PieceStream stream, List<double>[] times)
+    {
+        FieldInfo field = typeof(Session).GetField("handle", BindingFlags.Instance | BindingFlags.NonPublic);
+        var handle = (SessionHandle)field.GetValue(session);
+        IAsyncEnumerator<string> reader = stream.GetAsyncEnumerator();
+        await reader.MoveNextAsync().ConfigureAwait(false); // the prompt
+        while (true)
+        {
+            var piece = new rf_piece { struct_size = Interop.SizeOf<rf_piece>() };
+            long start = Stopwatch.GetTimestamp();
+            int status = Native.rf_session_next(handle, ref piece, out IntPtr error);
+            long between = Stopwatch.GetTimestamp();
+            if (Interop.Check(status, error) != Status.Ok) break;
+            bool whole = piece.text_len != UIntPtr.Zero;
+            uint count = (uint)session.Stats.DecodeTokens;
+            long again = Stopwatch.GetTimestamp();
+            if (!await reader.MoveNextAsync().ConfigureAwait(false)) break;
+            long end = Stopwatch.GetTimestamp();
+            // A stream passes over empty pieces, which would be several tokens at once.
+            if (!whole || (uint)session.Stats.DecodeTokens != count + 1) continue;
+            times[0].Add(1e6 * (between - start) / Stopwatch.Frequency);
+            times[1].Add(1e6 * (end - again) / Stopwatch.Frequency);
+        }
+        await reader.DisposeAsync().ConfigureAwait(false);
+    }
+}
