@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
-"""rocmforge and llama.cpp side by side, on the same machine, models and thread counts.
+"""rocmforge and its peers side by side, on the same machine, models and thread counts.
 
-    compare.py --llama-bin DIR [--rocmforge FILE] [--threads N...] [--rounds R] [--json FILE] MODEL...
+    compare.py --llama-bin DIR [--peer "NAME=DIR [OPTION...]"...] [--rocmforge FILE] [--isa ISA] [--threads N...]
+               [--prompt N...] [--generate N] [--rounds R] [--json FILE] MODEL...
 
-Both compute a prompt of 512 tokens and then, from an empty context, 128 tokens one at a time. The two programs take
-turns (A B A B ...), so that a machine that slows down or has neighbours does so for both; the median of the rounds is
-printed with its range. Peak memory is what the system counted for the process.
+Each program computes prompts and then, from an empty context, tokens one at a time. The programs take turns (A B A B ...),
+so that a machine that slows down or has neighbours does so for all; the median of the rounds is printed with its range.
+Peak memory is what the system counted for the process.
 
-DIR holds `llama-bench` of a release build (cmake -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON). A ratio above 1 means
-that rocmforge is faster, or takes less memory.
+DIR holds `llama-bench` of a release build (cmake -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON). Further peers are other
+builds or other options of it, such as "ik=DIR -rtr 1 -fa 1". The ratio is to the best peer of each row; above 1 means that
+rocmforge is faster, or takes less memory. --isa caps rocmforge's instruction set; the peers' is what they were built for.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -23,12 +26,12 @@ import typing
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-class Measurement(typing.NamedTuple):
-    """One run of one program."""
+class Peer(typing.NamedTuple):
+    """A build of llama-bench, and the options that it runs with."""
 
-    prefill: float  # tokens per second
-    decode: float  # tokens per second
-    rss: float  # bytes at the peak
+    name: str
+    program: pathlib.Path
+    options: list[str]
 
 
 class Failure(Exception):
@@ -52,18 +55,28 @@ def run(command):
 
 
 def run_rocmforge(args, model, threads):
-    command = [args.rocmforge, "bench", model, "--threads", threads, "--prompt", args.prompt]
-    record, rss = run([str(word) for word in [*command, "--generate", args.generate, "--repeat", 1, "--json"]])
-    return Measurement(record["prefill_tps"], record["decode_tps"], rss)
+    """Tokens per second by measure, and the peak resident set."""
+    found, peak = {}, 0
+    for prompt in args.prompt:
+        command = [args.rocmforge, "bench", model, "--threads", threads, "--prompt", prompt, "--repeat", args.repeat]
+        # Decode is measured once, with the first prompt.
+        command += ["--generate", 1 if found else args.generate, "--json"]
+        if args.isa:
+            command += ["--isa", args.isa]
+        record, rss = run([str(word) for word in command])
+        found.setdefault("decode", record["decode_tps"])
+        found[f"prefill {prompt}"] = record["prefill_tps"]
+        peak = max(peak, rss)
+    return {**found, "rss": peak}
 
 
-def run_llama(args, model, threads):
-    program = pathlib.Path(args.llama_bin) / "llama-bench"
-    command = [program, "-m", model, "-t", threads, "-p", args.prompt, "-n", args.generate, "-r", 1, "-o", "json"]
-    records, rss = run([str(word) for word in command])
-    prefill = next(r["avg_ts"] for r in records if r["n_gen"] == 0)
-    decode = next(r["avg_ts"] for r in records if r["n_prompt"] == 0)
-    return Measurement(prefill, decode, rss)
+def run_llama(args, peer, model, threads):
+    prompts = ",".join(str(prompt) for prompt in args.prompt)
+    command = [peer.program, "-m", model, "-t", threads, "-p", prompts, "-n", args.generate, "-r", args.repeat, "-o", "json"]
+    records, rss = run([str(word) for word in [*command, *peer.options]])
+    speed = {(r["n_prompt"], r["n_gen"]): statistics.median(r.get("samples_ts") or [r["avg_ts"]]) for r in records}
+    found = {f"prefill {prompt}": speed[prompt, 0] for prompt in args.prompt}
+    return {"decode": speed[0, args.generate], **found, "rss": rss}
 
 
 def spread(values, scale=1.0):
@@ -74,21 +87,33 @@ def spread(values, scale=1.0):
 
 def compare(args, model, threads):
     """Takes turns, prints the rows, and returns them."""
-    ours, theirs = [], []
+    ours, theirs = [], {peer.name: [] for peer in args.peer}
     for _ in range(args.rounds):
         ours.append(run_rocmforge(args, model, threads))
-        theirs.append(run_llama(args, model, threads))
+        for peer in args.peer:
+            theirs[peer.name].append(run_llama(args, peer, model, threads))
     rows = []
-    measures = [("prefill tokens/s", "prefill", 1), ("decode tokens/s", "decode", 1), ("peak memory MB", "rss", 1e-6)]
-    for label, field, scale in measures:
-        a = [getattr(m, field) for m in ours]
-        b = [getattr(m, field) for m in theirs]
-        ratio = statistics.median(a) / statistics.median(b)
-        ratio = 1 / ratio if field == "rss" else ratio
-        print(f"{model.name:45} {threads:>7}  {label:17} {spread(a, scale):>24} {spread(b, scale):>24}  {ratio:5.2f}")
+    for measure in [*(f"prefill {prompt}" for prompt in args.prompt), "decode", "rss"]:
+        memory = measure == "rss"
+        scale, label = (1e-6, "peak memory MB") if memory else (1, f"{measure} tokens/s")
+        a = [found[measure] for found in ours]
+        peers = {name: [found[measure] for found in runs] for name, runs in theirs.items()}
+        best = (min if memory else max)(peers, key=lambda name: statistics.median(peers[name]))
+        ratio = statistics.median(a) / statistics.median(peers[best])
+        ratio = 1 / ratio if memory else ratio
+        print(f"{model.name:42} {threads:>2}  {label:21} {spread(a, scale):>24} {spread(peers[best], scale):>24}  {ratio:5.2f} {best}")
         sys.stdout.flush()
-        rows.append({"model": model.name, "threads": threads, "measure": field, "rocmforge": a, "llama.cpp": b, "ratio": ratio})
+        rows.append({"model": model.name, "threads": threads, "measure": measure, "rocmforge": a, "peers": peers, "best": best, "ratio": ratio})
     return rows
+
+
+def peer_of(text):
+    """A peer from NAME=DIR and options."""
+    name, separator, rest = text.partition("=")
+    words = shlex.split(rest)
+    if not separator or not words:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR [OPTION...]")
+    return Peer(name, pathlib.Path(words[0]) / "llama-bench", words[1:])
 
 
 def machine():
@@ -105,17 +130,24 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=pathlib.Path, metavar="MODEL")
-    parser.add_argument("--llama-bin", required=True, metavar="DIR", help="the folder of llama-bench")
+    parser.add_argument("--llama-bin", metavar="DIR", help="the folder of llama-bench")
+    parser.add_argument("--peer", action="append", type=peer_of, default=[], metavar="NAME=DIR", help="another build or options")
+    parser.add_argument("--isa", metavar="ISA", help="rocmforge's best instruction set")
     parser.add_argument("--rocmforge", default=ROOT / "target/release/rocmforge", metavar="FILE")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="R")
-    parser.add_argument("--prompt", type=int, default=512, metavar="TOKENS")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="repetitions in a round")
+    parser.add_argument("--prompt", nargs="+", type=int, default=[512], metavar="TOKENS")
     parser.add_argument("--generate", type=int, default=128, metavar="TOKENS")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every run's numbers there")
     args = parser.parse_args()
+    if args.llama_bin:
+        args.peer.insert(0, Peer("llama.cpp", pathlib.Path(args.llama_bin) / "llama-bench", []))
+    if not args.peer:
+        parser.error("--llama-bin or --peer is needed")
     about = machine()
     print(f"{about}; medians (and ranges) of {args.rounds} rounds, in turns")
-    print(f"{'model':45} threads  {'measure':17} {'rocmforge':>24} {'llama.cpp':>24}  ratio")
+    print(f"{'model':42} threads  {'measure':16} {'rocmforge':>24} {'best peer':>24}  ratio")
     rows = [row for model in args.models for threads in args.threads for row in compare(args, model, threads)]
     if args.json:
         args.json.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")

@@ -951,6 +951,24 @@ rf_status rf_session_decode(rf_session *session,
                             size_t n_tokens,
                             rf_error **err);
 
+// Appends one token to each of `n_sessions` sessions and computes the logits that follow, all in one step: weights are
+// read once for all sessions, so that eight of them take little longer than one. `tokens[i]` goes to `sessions[i]`. With
+// NULL for `tokens` each session appends the token that `rf_session_next` returned last, if it is not appended yet, so
+// that the next `rf_session_next` only chooses; sessions to which no token is due stay as they are. All or nothing: after
+// any other outcome than `RF_OK` each session holds the tokens that it held before, whichever session it was that failed.
+//
+// Ownership: `sessions` and `tokens` stay the caller's.
+// Threads: one at a time on each of the sessions.
+// Errors: `RF_E_ARGUMENT` (no session, sessions of several models, some in reference mode and some not, a token outside
+//     the vocabulary), `RF_E_CONTEXT_FULL` (of one session), `RF_E_OUT_OF_MEMORY`, `RF_E_FORMAT`, `RF_E_BUSY` (also a
+//     session that is named twice); `RF_CANCELLED` (by the cancel token of any of them).
+// Since: 0.1
+RF_API
+rf_status rf_sessions_decode(rf_session *const *sessions,
+                             const rf_token *tokens,
+                             size_t n_sessions,
+                             rf_error **err);
+
 // The logits that follow the last token: `*n_vocab` numbers.
 //
 // Ownership: the numbers are the session's, until the next call that changes it.

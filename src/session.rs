@@ -11,6 +11,7 @@ use crate::engine::Model;
 use crate::error::{Error, Result};
 use crate::sampler::{Sampler, SamplerOptions, SamplerState};
 
+mod batch;
 mod generate;
 use generate::Generation;
 pub use generate::{Finish, GenerateOptions, OnFull, Piece};
@@ -84,6 +85,8 @@ pub struct Session {
     tokens: Vec<u32>,
     capacity: usize,
     batch: usize,
+    /// Rows of logits that the workspace computes at a time.
+    logit_rows: usize,
     logits: Vec<f32>,
     has_logits: bool,
     cancel: CancelToken,
@@ -123,6 +126,7 @@ impl Session {
             tokens: Vec::new(),
             capacity,
             batch,
+            logit_rows: LOGIT_ROWS.min(batch),
             logits: vec![0.0; network.n_vocab()],
             has_logits: false,
             cancel: options.cancel.unwrap_or_default(),
@@ -293,7 +297,7 @@ impl Session {
     fn keep_logits(&mut self, rows: usize) -> Result<()> {
         let logits = self.model.network().logits(&mut self.work, rows - 1..rows)?;
         if !all_finite(logits) {
-            return Err(self.not_finite());
+            return Err(not_finite(&self.model));
         }
         self.logits.copy_from_slice(logits);
         self.has_logits = true;
@@ -303,12 +307,12 @@ impl Session {
     fn show_logits(&mut self, rows: usize, first: usize, each: &mut EachLogits) -> Result<()> {
         let model = self.model.clone();
         let network = model.network();
-        let step = LOGIT_ROWS.min(self.batch);
+        let step = self.logit_rows;
         for start in (0..rows).step_by(step) {
             let end = rows.min(start + step);
             let logits = network.logits(&mut self.work, start..end)?;
             if !all_finite(logits) {
-                return Err(self.not_finite());
+                return Err(not_finite(&self.model));
             }
             for (i, row) in logits.chunks_exact(network.n_vocab()).enumerate() {
                 each(first + start + i, row);
@@ -320,13 +324,13 @@ impl Session {
         }
         Ok(())
     }
+}
 
-    fn not_finite(&self) -> Error {
-        Error::malformed(
-            self.model.path.display().to_string(),
-            "the network's logits are not finite numbers: a weight of the file is damaged",
-        )
-    }
+fn not_finite(model: &Model) -> Error {
+    Error::malformed(
+        model.path.display().to_string(),
+        "the network's logits are not finite numbers: a weight of the file is damaged",
+    )
 }
 
 /// Whether all numbers are finite, without a branch for each: there may be a quarter of a million. A number that is not

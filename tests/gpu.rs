@@ -178,6 +178,35 @@ fn quantised_steps_of_all_sizes_agree() {
 }
 
 #[test]
+fn sessions_decode_as_one_batch() {
+    let Some(_emulator) = emulator(&[]) else { return };
+    let engine = engine(&[0]);
+    let file = synthetic(Mix::Uniform(TensorType::Q4_K));
+    for gpu_layers in [None, Some(1)] {
+        let model = load(&engine, &file, gpu_layers).expect("a model");
+        // More than the kernels for few rows serve, and fewer.
+        for n in [3, 11] {
+            let mut together: Vec<Session> = (0..n).map(|_| session(&model, false)).collect();
+            let mut alone: Vec<Session> = (0..n).map(|_| session(&model, false)).collect();
+            for i in 0..n {
+                let prompt: Vec<u32> = (0..1 + (i * 13 % 40) as u32).map(|j| (j * 7 + i as u32) % 500).collect();
+                together[i].decode(&prompt).expect("a prompt");
+                alone[i].decode(&prompt).expect("a prompt");
+            }
+            for step in 0..2 {
+                let tokens: Vec<u32> = (0..n as u32).map(|i| i * 11 + step).collect();
+                Session::decode_batch(&mut together.iter_mut().collect::<Vec<_>>(), &tokens).expect("a batch");
+                for ((one, other), token) in alone.iter_mut().zip(&together).zip(tokens) {
+                    one.decode(&[token]).expect("a token");
+                    let logits = |session: &Session| vec![session.logits().expect("logits").to_vec()];
+                    assert!(worst(&logits(other), &logits(one)) < 5e-3);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn too_little_memory_is_an_error_and_nothing_is_lost() {
     let file = synthetic(Mix::Uniform(TensorType::F16));
     let Some(emulator) = emulator(&[]) else { return };

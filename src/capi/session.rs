@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::guard::{Tagged, check_flags, fence, handle, options, out, slice, text, total, write_tagged};
 use super::*;
@@ -21,16 +21,34 @@ pub struct rf_session {
 
 impl rf_session {
     fn with<T>(&self, work: impl FnOnce(&mut Session) -> Result<T>) -> Result<T> {
-        let mut session = self.session.try_lock().ok_or(Error::Busy("session"))?;
-        if self.broken.load(Ordering::Acquire) {
-            return Err(Error::Internal("an earlier defect broke this session: free it".into()));
-        }
+        let mut session = self.lock()?;
         match catch_unwind(AssertUnwindSafe(|| work(&mut session))) {
             Ok(result) => result,
             Err(panic) => {
                 self.broken.store(true, Ordering::Release);
                 resume_unwind(panic)
             }
+        }
+    }
+
+    /// As [`rf_session::with`], with all of `handles` at once.
+    fn with_all<T>(handles: &[&rf_session], work: impl FnOnce(&mut [&mut Session]) -> Result<T>) -> Result<T> {
+        let mut locked = handles.iter().map(|session| session.lock()).collect::<Result<Vec<_>>>()?;
+        let mut sessions: Vec<&mut Session> = locked.iter_mut().map(|session| &mut **session).collect();
+        match catch_unwind(AssertUnwindSafe(|| work(&mut sessions))) {
+            Ok(result) => result,
+            Err(panic) => {
+                handles.iter().for_each(|session| session.broken.store(true, Ordering::Release));
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Session>> {
+        let session = self.session.try_lock().ok_or(Error::Busy("session"))?;
+        match self.broken.load(Ordering::Acquire) {
+            true => Err(Error::Internal("an earlier defect broke this session: free it".into())),
+            false => Ok(session),
         }
     }
 }
@@ -235,6 +253,44 @@ pub unsafe extern "C" fn rf_session_decode(
         session.with(|s| {
             s.flush()?;
             s.decode(tokens)
+        })?;
+        Ok(RF_OK)
+    })
+}
+
+/// Appends one token to each of `n_sessions` sessions and computes the logits that follow, all in one step: weights are
+/// read once for all sessions, so that eight of them take little longer than one. `tokens[i]` goes to `sessions[i]`. With
+/// NULL for `tokens` each session appends the token that `rf_session_next` returned last, if it is not appended yet, so
+/// that the next `rf_session_next` only chooses; sessions to which no token is due stay as they are. All or nothing: after
+/// any other outcome than `RF_OK` each session holds the tokens that it held before, whichever session it was that failed.
+///
+/// Ownership: `sessions` and `tokens` stay the caller's.
+/// Threads: one at a time on each of the sessions.
+/// Errors: `RF_E_ARGUMENT` (no session, sessions of several models, some in reference mode and some not, a token outside
+///     the vocabulary), `RF_E_CONTEXT_FULL` (of one session), `RF_E_OUT_OF_MEMORY`, `RF_E_FORMAT`, `RF_E_BUSY` (also a
+///     session that is named twice); `RF_CANCELLED` (by the cancel token of any of them).
+/// Since: 0.1
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_sessions_decode(
+    sessions: *const *mut rf_session,
+    tokens: *const rf_token,
+    n_sessions: usize,
+    err: *mut *mut rf_error,
+) -> rf_status {
+    // SAFETY: pointers as the comment above demands.
+    fence(err, || unsafe {
+        let tokens = (!tokens.is_null()).then(|| slice(tokens, n_sessions, "tokens")).transpose()?;
+        let handles = slice(sessions, n_sessions, "sessions")?
+            .iter()
+            .map(|&session| handle(session, "a session"))
+            .collect::<Result<Vec<_>>>()?;
+        rf_session::with_all(&handles, |sessions| match tokens {
+            None if sessions.is_empty() => Err(Error::argument("no session was given to decode")),
+            None => Session::flush_batch(sessions),
+            Some(tokens) => {
+                Session::flush_batch(sessions)?;
+                Session::decode_batch(sessions, tokens)
+            }
         })?;
         Ok(RF_OK)
     })

@@ -92,6 +92,10 @@ impl Generation {
         (shown, stopped)
     }
 
+    pub(super) fn pending(&self) -> Option<u32> {
+        self.pending
+    }
+
     pub(super) fn forget_pending(&mut self) {
         self.pending = None;
     }

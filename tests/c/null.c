@@ -113,6 +113,12 @@ static void test_session_calls(const fixture *f) {
     rf_session_stats stats = RF_SESSION_STATS_INIT;
     CHECK_CALL(RF_E_ARGUMENT, rf_session_decode(NULL, &token, 1, &err));
     CHECK_CALL(RF_E_ARGUMENT, rf_session_decode(s, NULL, 1, &err));
+    rf_session *none = NULL;
+    CHECK_CALL(RF_E_ARGUMENT, rf_sessions_decode(NULL, &token, 1, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_sessions_decode(NULL, NULL, 1, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_sessions_decode(&none, &token, 1, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_sessions_decode(NULL, NULL, 0, &err));
+    CHECK_OK(rf_sessions_decode(&s, NULL, 1, &err)); // no token is due
     CHECK_CALL(RF_E_ARGUMENT, rf_session_logits(NULL, &logits, &n, &err));
     CHECK(logits == NULL && n == 0);
     CHECK_CALL(RF_E_ARGUMENT, rf_session_logits(s, NULL, &n, &err));

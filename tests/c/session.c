@@ -1,4 +1,4 @@
-// rf_session_create, _decode, _logits, _rewind, _usage, _tokens, _get_stats; rf_cancel_token_*.
+// rf_session_create, _decode, rf_sessions_decode, _logits, _rewind, _usage, _tokens, _get_stats; rf_cancel_token_*.
 #include "harness.h"
 
 #include <math.h>
@@ -160,10 +160,55 @@ static void test_cancel(const fixture *f) {
     rf_session_free(session);
 }
 
+// A batch gives each session what a call of its own gives it, and refuses as a whole.
+static void test_batch(const fixture *f) {
+    enum { N = 3 };
+    rf_error *err = NULL;
+    rf_session *sessions[N], *alone = prompted_session(f, 0);
+    for (int i = 0; i < N; i++) sessions[i] = prompted_session(f, i == 2 ? 6 : 0);
+    const rf_token tokens[N] = {260, 261, 262}, wrong[N] = {260, N_VOCAB, 262};
+    const float *logits = NULL, *single = NULL;
+    size_t n = 0;
+    CHECK_OK(rf_sessions_decode(sessions, tokens, N, &err));
+    CHECK_OK(rf_session_decode(alone, tokens + 1, 1, &err));
+    CHECK_OK(rf_session_logits(sessions[1], &logits, &n, &err));
+    CHECK_OK(rf_session_logits(alone, &single, &n, &err));
+    float worst = 0.0f;
+    for (size_t i = 0; i < n; i++) worst = fmaxf(worst, fabsf(logits[i] - single[i]));
+    CHECK(n == N_VOCAB && worst < 1e-4f);
+    for (int i = 0; i < N; i++) CHECK(used(sessions[i]) == 5);
+
+    CHECK_CALL(RF_E_ARGUMENT, rf_sessions_decode(sessions, wrong, N, &err));
+    CHECK_CALL(RF_E_ARGUMENT, rf_sessions_decode(sessions, tokens, 0, &err));
+    rf_session *twice[2] = {sessions[0], sessions[0]};
+    CHECK_CALL(RF_E_BUSY, rf_sessions_decode(twice, tokens, 2, &err));
+    for (int i = 0; i < N; i++) CHECK(used(sessions[i]) == 5);
+
+    // Generations go on together: each has returned a token that is due.
+    rf_generate_options options = RF_GENERATE_OPTIONS_INIT;
+    options.flags = RF_GENERATE_IGNORE_END;
+    rf_piece piece = RF_PIECE_INIT;
+    for (int i = 0; i < N; i++) {
+        CHECK_OK(rf_session_begin(sessions[i], &options, &err));
+        CHECK_OK(rf_session_next(sessions[i], &piece, &err));
+        CHECK(used(sessions[i]) == 5);
+    }
+    CHECK_OK(rf_sessions_decode(sessions, NULL, N, &err));
+    for (int i = 0; i < N; i++) CHECK(used(sessions[i]) == 6);
+    CHECK_FAILS(RF_E_CONTEXT_FULL, rf_sessions_decode(sessions, tokens, N, &err)); // the third has room for six
+    CHECK_CONTAINS(rf_error_message(err), "6 of 6");
+    rf_error_free(err);
+    err = NULL;
+    for (int i = 0; i < N; i++) CHECK(used(sessions[i]) == 6);
+    for (int i = 0; i < N; i++) rf_session_free(sessions[i]);
+    rf_session_free(alone);
+}
+
 void test_session(const fixture *f) {
     test_create(f);
     test_decode(f);
     test_contents(f);
     test_refusals(f);
+    test_batch(f);
     test_cancel(f);
 }

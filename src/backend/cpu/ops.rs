@@ -85,6 +85,11 @@ fn vector_of(vector: &Vector) -> Result<&[f32]> {
     vector.placed.downcast_ref::<Vec<f32>>().map(Vec::as_slice).ok_or_else(|| foreign("vector"))
 }
 
+/// Each row's position in its sequence.
+fn positions(batch: &Batch) -> Vec<usize> {
+    batch.spans.iter().flat_map(|span| span.position..span.position + span.rows.len()).collect()
+}
+
 fn bias_of(linear: &Linear) -> Result<Option<&[f32]>> {
     linear.bias.as_ref().map(vector_of).transpose()
 }
@@ -235,19 +240,17 @@ impl Backend for CpuBackend {
             rotation.pairs = pairs;
             rotation.table.resize(work.n * 2 * pairs, 0.0);
             let table = Rows::new(&mut rotation.table, 2 * pairs);
-            for span in &batch.spans {
-                let (first, position) = (span.rows.start, span.position);
-                self.each_row(span.rows.len(), &|i| {
-                    // SAFETY: each row is written by one task.
-                    let (cos, sin) = unsafe { table.row(first + i) }.split_at_mut(pairs);
-                    for ((cos, sin), &frequency) in cos.iter_mut().zip(sin).zip(&rope.frequencies) {
-                        // In double: at position 10⁵ a float's angle would be off by a hundredth of a radian.
-                        let (s, c) = ((position + i) as f64 * f64::from(frequency)).sin_cos();
-                        *cos = c as f32 * rope.magnitude;
-                        *sin = s as f32 * rope.magnitude;
-                    }
-                });
-            }
+            let positions = positions(batch);
+            self.each_row(work.n, &|i| {
+                // SAFETY: each row is written by one task.
+                let (cos, sin) = unsafe { table.row(i) }.split_at_mut(pairs);
+                for ((cos, sin), &frequency) in cos.iter_mut().zip(sin).zip(&rope.frequencies) {
+                    // In double: at position 10⁵ a float's angle would be off by a hundredth of a radian.
+                    let (s, c) = (positions[i] as f64 * f64::from(frequency)).sin_cos();
+                    *cos = c as f32 * rope.magnitude;
+                    *sin = s as f32 * rope.magnitude;
+                }
+            });
         }
         Ok(())
     }
@@ -302,28 +305,32 @@ impl Backend for CpuBackend {
         let q_norm = args.q_norm.as_ref().map(gain_of).transpose()?;
         let k_norm = args.k_norm.as_ref().map(gain_of).transpose()?;
         let (q, k) = (Rows::new(&mut work.q, n_q), Rows::new(&mut work.k, n_kv));
+        // For each row its sequence's cache and its position there.
+        let mut caches = Vec::with_capacity(batch.spans.len());
+        let mut places = Vec::with_capacity(n);
         for span in &mut batch.spans {
-            let cache = CacheRows::new(span.pages, span.position, span.rows.len())?;
-            let (first, position, v) = (span.rows.start, span.position, &work.v);
-            self.each_row(span.rows.len(), &|i| {
-                let (cos, sin) =
-                    rotation.table[(first + i) * 2 * rotation.pairs..][..2 * rotation.pairs].split_at(rotation.pairs);
-                // SAFETY: each row is written by one task.
-                let (q, k) = unsafe { (q.row(first + i), k.row(first + i)) };
-                let head_work = HeadWork { norm: q_norm, style: rotation.style, cos, sin };
-                q.chunks_exact_mut(s.head_dim).for_each(|head| self.finish_head(head, &head_work));
-                let head_work = HeadWork { norm: k_norm, ..head_work };
-                k.chunks_exact_mut(s.head_dim).for_each(|head| self.finish_head(head, &head_work));
-                let v = &v[(first + i) * n_kv..(first + i + 1) * n_kv];
-                for (head, (k, v)) in k.chunks_exact(s.head_dim).zip(v.chunks_exact(s.head_dim)).enumerate() {
-                    // SAFETY: the token's place in the cache is written by its row's task alone.
-                    unsafe {
-                        cache.store(self.isa, position + i, args.layer, KEYS, head, k);
-                        cache.store(self.isa, position + i, args.layer, VALUES, head, v);
-                    }
-                }
-            });
+            places.extend((0..span.rows.len()).map(|i| (caches.len(), span.position + i)));
+            caches.push(CacheRows::new(span.pages, span.position, span.rows.len())?);
         }
+        let v = &work.v;
+        self.each_row(n, &|i| {
+            let (cos, sin) = rotation.table[i * 2 * rotation.pairs..][..2 * rotation.pairs].split_at(rotation.pairs);
+            // SAFETY: each row is written by one task.
+            let (q, k) = unsafe { (q.row(i), k.row(i)) };
+            let head_work = HeadWork { norm: q_norm, style: rotation.style, cos, sin };
+            q.chunks_exact_mut(s.head_dim).for_each(|head| self.finish_head(head, &head_work));
+            let head_work = HeadWork { norm: k_norm, ..head_work };
+            k.chunks_exact_mut(s.head_dim).for_each(|head| self.finish_head(head, &head_work));
+            let v = &v[i * n_kv..(i + 1) * n_kv];
+            let (cache, position) = places[i];
+            for (head, (k, v)) in k.chunks_exact(s.head_dim).zip(v.chunks_exact(s.head_dim)).enumerate() {
+                // SAFETY: the token's place in the cache is written by its row's task alone.
+                unsafe {
+                    caches[cache].store(self.isa, position, args.layer, KEYS, head, k);
+                    caches[cache].store(self.isa, position, args.layer, VALUES, head, v);
+                }
+            }
+        });
         Ok(())
     }
 

@@ -387,15 +387,23 @@ impl Backend for HipBackend {
                 let longest = batch.spans.iter().map(|span| span.position + span.rows.len()).max().unwrap_or(1);
                 return this.attend_decode(work, &whole, work.n, longest);
             }
+            let from = |work: &Work, first: usize, n: usize| AttendArgs {
+                q: whole.q + (first * n_q * 4) as u64,
+                out: whole.out + (first * n_q * 4) as u64,
+                step: work.step_arg(first),
+                n: n as u32,
+                ..whole
+            };
+            if work.single_rows {
+                for spans in batch.spans.chunks(FEW_ROWS) {
+                    let longest = spans.iter().map(|span| span.position + 1).max().unwrap_or(1);
+                    let args = from(work, spans[0].rows.start, spans.len());
+                    this.attend_decode(work, &args, spans.len(), longest)?;
+                }
+                return Ok(());
+            }
             for span in &batch.spans {
-                let (first, n) = (span.rows.start, span.rows.len());
-                let args = AttendArgs {
-                    q: whole.q + (first * n_q * 4) as u64,
-                    out: whole.out + (first * n_q * 4) as u64,
-                    step: work.step_arg(first),
-                    n: n as u32,
-                    ..whole
-                };
+                let args = from(work, span.rows.start, span.rows.len());
                 let kernel = this.kernels.attend_prefill(s.exact);
                 this.emit(work, this.tuning.attend_prefill(kernel, &s, &args))?;
             }

@@ -1,9 +1,11 @@
 //! `bench`: prefill and decode in tokens per second and gigabytes per second, load time, peak memory.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use rocmforge::session::{Session, SessionOptions};
+use rocmforge::engine::Model;
+use rocmforge::session::{MAX_BATCH, Session, SessionOptions};
 use rocmforge::{Error, Result};
 use serde_json::json;
 
@@ -25,6 +27,9 @@ pub struct BenchArgs {
     /// Tokens of a prompt that are computed at a time; 0: the library's default
     #[arg(long, default_value_t = 0)]
     batch: usize,
+    /// Sessions that generate as one batch besides; 0: none
+    #[arg(short, long, default_value_t = 0)]
+    sessions: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -64,6 +69,10 @@ pub fn bench(args: BenchArgs) -> Result<()> {
     }
     let (prefill, decode) = (median(prefill), median(decode));
     let gbps = decode * model.network().bytes_per_token() as f64 / 1e9;
+    let batched = match args.sessions {
+        0 => None,
+        n => Some(decode_batched(&model, &tokens, &args, n)?),
+    };
     let rss = peak_rss();
     if args.json {
         let record = json!({
@@ -75,6 +84,8 @@ pub fn bench(args: BenchArgs) -> Result<()> {
             "prefill_tps": prefill,
             "decode_tps": decode,
             "decode_gbps": gbps,
+            "sessions": args.sessions,
+            "batched_tps": batched,
             "peak_rss_bytes": rss,
             "kv_bytes": session.kv_bytes(),
             "tensor_bytes": model.tensor_bytes,
@@ -85,10 +96,35 @@ pub fn bench(args: BenchArgs) -> Result<()> {
         println!("{}, {} threads, {}", model.path.display(), engine.threads(), engine.isa().name());
         println!("prefill  {:>10.1} tokens/s  ({} tokens)", prefill, args.prompt);
         println!("decode   {:>10.1} tokens/s  ({} tokens, {gbps:.1} GB/s of weights)", decode, args.generate);
+        if let Some(batched) = batched {
+            let gain = batched / decode;
+            println!("batched  {batched:>10.1} tokens/s  ({} sessions, {gain:.2} times one)", args.sessions);
+        }
         println!("load     {load_ms:>10.0} ms");
         println!("memory   {:>10.1} MB at the peak", rss as f64 / 1e6);
     }
     Ok(())
+}
+
+/// Tokens per second of `n` sessions that are decoded together.
+fn decode_batched(model: &Arc<Model>, tokens: &[u32], args: &BenchArgs, n: usize) -> Result<f64> {
+    let options = || SessionOptions { context: args.generate, batch: n.min(MAX_BATCH), ..Default::default() };
+    let mut sessions = (0..n).map(|_| Session::new(model.clone(), options())).collect::<Result<Vec<_>>>()?;
+    let mut rates = Vec::new();
+    for round in 0..=args.repeat {
+        sessions.iter_mut().try_for_each(|session| session.rewind(0))?;
+        let mut together: Vec<&mut Session> = sessions.iter_mut().collect();
+        let began = Instant::now();
+        for i in 0..args.generate {
+            let step: Vec<u32> =
+                (0..n).filter_map(|session| tokens.get((i + session) % tokens.len()).copied()).collect();
+            Session::decode_batch(&mut together, &step)?;
+        }
+        if round > 0 {
+            rates.push((n * args.generate) as f64 / began.elapsed().as_secs_f64());
+        }
+    }
+    Ok(median(rates))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
