@@ -153,7 +153,8 @@ namespace RocmForge
             using (var arena = new Arena())
             {
                 rf_model_options native = options.ToNative(arena);
-                native.on_progress = Marshal.GetFunctionPointerForDelegate(onProgress);
+                if (options.Progress != null || cancellation.CanBeCanceled)
+                    native.on_progress = Marshal.GetFunctionPointerForDelegate(onProgress);
                 int status = call(ref native, out ModelHandle model, out IntPtr error);
                 GC.KeepAlive(onProgress);
                 if (failure != null) ExceptionDispatchInfo.Capture(failure).Throw();

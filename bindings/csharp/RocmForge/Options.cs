@@ -36,7 +36,7 @@ namespace RocmForge
     {
         /// <summary>Ways to load.</summary>
         public LoadFlags Flags { get; set; }
-        /// <summary>Receives the fraction that is loaded, on the loading thread. What it throws ends the load.</summary>
+        /// <summary>Receives the fraction that is loaded, on the loading thread. Its exceptions end the load.</summary>
         public IProgress<float> Progress { get; set; }
         /// <summary>Pre-tokenizer to use instead of the file's.</summary>
         public string PreTokenizer { get; set; }
