@@ -199,7 +199,7 @@ fn sessions_decode_as_one_batch() {
                 for ((one, other), token) in alone.iter_mut().zip(&together).zip(tokens) {
                     one.decode(&[token]).expect("a token");
                     let logits = |session: &Session| vec![session.logits().expect("logits").to_vec()];
-                    assert!(worst(&logits(other), &logits(one)) < 5e-3);
+                    assert!(worst_error(&logits(other), &logits(one)) < 5e-3);
                 }
             }
         }

@@ -69,27 +69,36 @@ fn check(sessions: &[&mut Session], tokens: &[u32]) -> Result<()> {
 /// The tokens through all layers, as many sessions at a time as a workspace has rows, and their logits.
 fn run(sessions: &mut [&mut Session], tokens: &[u32]) -> Result<()> {
     let mut waiting = Vec::new();
-    let mut start = 0;
-    while start < sessions.len() {
-        // The widest workspace serves; a long context may bend the rotation otherwise than a short one does.
-        let (mut lead, mut end) = (start, start + 1);
-        while let Some(next) = sessions.get(end)
-            && next.ropes == sessions[start].ropes
-            && end - start < sessions[lead].batch.max(next.batch)
-        {
-            lead = if next.batch > sessions[lead].batch { end } else { lead };
-            end += 1;
-        }
-        let last = end == sessions.len();
-        step(&mut sessions[start..end], lead - start, &tokens[start..end], last, &mut waiting)?;
-        start = end;
+    let (mut rest, mut rest_tokens) = (&mut *sessions, tokens);
+    while !rest.is_empty() {
+        let (lead, n) = group(rest);
+        let (now, later) = std::mem::take(&mut rest).split_at_mut(n);
+        let (now_tokens, later_tokens) = rest_tokens.split_at(n);
+        step(now, lead, now_tokens, later.is_empty(), &mut waiting)?;
+        (rest, rest_tokens) = (later, later_tokens);
     }
-    let n_vocab = sessions[0].logits.len();
+    let n_vocab = sessions.first().map_or(1, |session| session.logits.len().max(1));
     for (session, row) in sessions.iter_mut().zip(waiting.chunks_exact(n_vocab)) {
         session.logits.copy_from_slice(row);
         session.has_logits = true;
     }
     Ok(())
+}
+
+/// How many of the first sessions go into one step, and which of them has the workspace for it: the widest. A long context
+/// may bend the rotation otherwise than a short one does.
+fn group(sessions: &[&mut Session]) -> (usize, usize) {
+    let Some(first) = sessions.first() else { return (0, 0) };
+    let (mut lead, mut widest) = (0, first.batch);
+    for (i, next) in sessions.iter().enumerate().skip(1) {
+        if next.ropes != first.ropes || i >= widest.max(next.batch) {
+            return (lead, i);
+        }
+        if next.batch > widest {
+            (lead, widest) = (i, next.batch);
+        }
+    }
+    (lead, sessions.len())
 }
 
 /// One step over `sessions` in the workspace of `sessions[lead]`. No session sees its logits before nothing can fail any
@@ -101,7 +110,8 @@ fn step(
     last: bool,
     waiting: &mut Vec<f32>,
 ) -> Result<()> {
-    let model = sessions[lead].model.clone();
+    let without = || Error::Internal("a batch without a leader".into());
+    let model = sessions.get(lead).ok_or_else(without)?.model.clone();
     let network = model.network();
     for session in sessions.iter_mut() {
         while session.pages.len() < (session.tokens.len() + 1).div_ceil(PAGE_TOKENS) {
@@ -119,7 +129,7 @@ fn step(
             leader = Some((work, ropes, *logit_rows));
         }
     }
-    let (work, ropes, logit_rows) = leader.ok_or_else(|| Error::Internal("a batch without a leader".into()))?;
+    let (work, ropes, logit_rows) = leader.ok_or_else(without)?;
     network.forward(work, &mut Batch { tokens, spans }, ropes, &cancelled)?;
     for start in (0..tokens.len()).step_by(logit_rows) {
         let end = tokens.len().min(start + logit_rows);
@@ -131,7 +141,7 @@ fn step(
             waiting.extend_from_slice(found);
             continue;
         }
-        for ((logits, has_logits), row) in results[start..end].iter_mut().zip(found.chunks_exact(network.n_vocab())) {
+        for ((logits, has_logits), row) in results.iter_mut().skip(start).zip(found.chunks_exact(network.n_vocab())) {
             logits.copy_from_slice(row);
             **has_logits = true;
         }
