@@ -83,6 +83,10 @@
 // A log message: something failed, and the call's error says the same.
 #define RF_LOG_ERROR 4
 
+// `rf_engine_options.flags`: keep each of the engine's threads on one of the processors that the process may use. The
+// calling thread, which computes too, is not touched. For machines that run nothing else.
+#define RF_ENGINE_PIN_THREADS 1
+
 // `rf_device_info.vendor`: AMD, through HIP.
 #define RF_VENDOR_AMD 1
 
@@ -177,11 +181,20 @@ typedef int32_t rf_status;
 // May be called from any thread that uses the engine, also from several at once. Must not unwind.
 typedef void (*rf_log_callback)(void *user_data, int32_t level, const char *message, size_t message_len);
 
+// One of the tasks that a host's `rf_parallel_for` runs.
+typedef void (*rf_task)(void *task_data, size_t index);
+
+// A host's job system: calls `task(task_data, i)` exactly once for each `i` from 0 to `n - 1`, on any threads, also on the
+// calling one, several at once or one after the other, and returns when all those calls have returned. Tasks take 10 to
+// 1000 microseconds, never block on each other, and never call back into the host. Called from the threads that use the
+// engine's sessions and load its models, some hundred times a token, also by several at once. Must not unwind.
+typedef void (*rf_parallel_for)(void *user_data, size_t n, rf_task task, void *task_data);
+
 // How to make an engine. Begin with `RF_ENGINE_OPTIONS_INIT`; zero means the default in every field.
 typedef struct {
     // `sizeof(rf_engine_options)`.
     uint32_t struct_size;
-    // None is defined yet.
+    // `RF_ENGINE_…`, or 0.
     uint32_t flags;
     // Threads in all, the caller's included. 0: as many as the process may use.
     uint32_t threads;
@@ -198,6 +211,11 @@ typedef struct {
     size_t gpus_len;
     // Bytes that may be taken on each GPU. 0: what is free.
     uint64_t gpu_memory;
+    // Runs the engine's tasks on the host's threads; the engine then starts none, and `threads` says how many the host has.
+    // NULL: the engine's own threads.
+    rf_parallel_for parallel_for;
+    // Given to `parallel_for`.
+    void *parallel_for_user_data;
 } rf_engine_options;
 
 // What a GPU is. Begin with `RF_DEVICE_INFO_INIT`.

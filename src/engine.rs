@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 
-use crate::backend::cpu::{CpuBackend, features::Isa, pool::Pool};
+use crate::backend::cpu::{CpuBackend, features::Isa, pool::ParallelFor, pool::Pool};
 use crate::backend::hip::device::{Device, DeviceInfo};
 use crate::backend::hip::{self, Found};
 use crate::chat::{ChatTemplate, RenderOptions};
@@ -43,6 +43,10 @@ pub type Log = Box<dyn Fn(LogLevel, &str) + Send + Sync>;
 pub struct EngineOptions {
     /// Threads in all, that of the caller included; 0: as many as the process may use.
     pub threads: usize,
+    /// Keep each of the engine's threads on one processor.
+    pub pin_threads: bool,
+    /// The host's threads in place of the engine's own; `threads` then says how many they are.
+    pub parallel_for: Option<ParallelFor>,
     /// The best instruction set to use; `None`: what the processor has.
     pub isa: Option<Isa>,
     /// Which GPUs to use; `None`: what the environment variable [`GPU_DEVICE`] says, else [`GpuChoice::Auto`].
@@ -104,7 +108,10 @@ impl Engine {
             None => GpuChoice::parse(&std::env::var(GPU_DEVICE).unwrap_or_default())?,
         };
         let engine = Engine {
-            pool: Arc::new(Pool::new(threads)?),
+            pool: Arc::new(match options.parallel_for {
+                Some(run) => Pool::of_host(threads, run),
+                None => Pool::start(threads, options.pin_threads)?,
+            }),
             isa,
             gpus,
             gpu_memory: options.gpu_memory,

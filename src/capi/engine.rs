@@ -8,6 +8,7 @@ use super::device::DeviceTexts;
 use super::guard::{Tagged, check_flags, fence, optional_text, options, out, total};
 use super::*;
 use crate::backend::cpu::features::Isa;
+use crate::backend::cpu::pool::ParallelFor;
 use crate::engine::{Engine, EngineOptions, Log};
 use crate::error::Error;
 use crate::placement::GpuChoice;
@@ -38,13 +39,27 @@ pub const RF_LOG_ERROR: i32 = 4;
 pub type rf_log_callback =
     Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char, message_len: usize)>;
 
+/// `rf_engine_options.flags`: keep each of the engine's threads on one of the processors that the process may use. The
+/// calling thread, which computes too, is not touched. For machines that run nothing else.
+pub const RF_ENGINE_PIN_THREADS: u32 = 1;
+
+/// One of the tasks that a host's `rf_parallel_for` runs.
+pub type rf_task = Option<unsafe extern "C" fn(task_data: *mut c_void, index: usize)>;
+
+/// A host's job system: calls `task(task_data, i)` exactly once for each `i` from 0 to `n - 1`, on any threads, also on the
+/// calling one, several at once or one after the other, and returns when all those calls have returned. Tasks take 10 to
+/// 1000 microseconds, never block on each other, and never call back into the host. Called from the threads that use the
+/// engine's sessions and load its models, some hundred times a token, also by several at once. Must not unwind.
+pub type rf_parallel_for =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, n: usize, task: rf_task, task_data: *mut c_void)>;
+
 /// How to make an engine. Begin with `RF_ENGINE_OPTIONS_INIT`; zero means the default in every field.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct rf_engine_options {
     /// `sizeof(rf_engine_options)`.
     pub struct_size: u32,
-    /// None is defined yet.
+    /// `RF_ENGINE_…`, or 0.
     pub flags: u32,
     /// Threads in all, the caller's included. 0: as many as the process may use.
     pub threads: u32,
@@ -61,6 +76,11 @@ pub struct rf_engine_options {
     pub gpus_len: usize,
     /// Bytes that may be taken on each GPU. 0: what is free.
     pub gpu_memory: u64,
+    /// Runs the engine's tasks on the host's threads; the engine then starts none, and `threads` says how many the host has.
+    /// NULL: the engine's own threads.
+    pub parallel_for: rf_parallel_for,
+    /// Given to `parallel_for`.
+    pub parallel_for_user_data: *mut c_void,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -78,6 +98,31 @@ struct HostLog {
 unsafe impl Send for HostLog {}
 // SAFETY: the header demands that `on_log` may be called from several threads at once.
 unsafe impl Sync for HostLog {}
+
+/// A host's job system and its data, which the host has promised to be usable from any thread.
+struct HostThreads {
+    call: unsafe extern "C" fn(*mut c_void, usize, rf_task, *mut c_void),
+    user_data: *mut c_void,
+}
+
+// SAFETY: the header demands that `parallel_for` may be called from any thread.
+unsafe impl Send for HostThreads {}
+// SAFETY: the header demands that `parallel_for` may be called from several threads at once.
+unsafe impl Sync for HostThreads {}
+
+impl HostThreads {
+    fn run(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        // A fat pointer does not fit a `void *`: its address does.
+        let data = std::ptr::from_ref(&task).cast_mut().cast::<c_void>();
+        // SAFETY: the host's own function, with the data that it asked for; `task` lives until it returns.
+        unsafe { (self.call)(self.user_data, n, Some(run_task), data) }
+    }
+}
+
+unsafe extern "C" fn run_task(task_data: *mut c_void, index: usize) {
+    // SAFETY: the pointer that `HostThreads::run` gave to the host, which is inside that call.
+    total((), || unsafe { (*task_data.cast::<&(dyn Fn(usize) + Sync)>())(index) });
+}
 
 /// Makes an engine: its threads, and nothing global.
 ///
@@ -97,7 +142,7 @@ pub unsafe extern "C" fn rf_engine_create(
             out(engine, std::ptr::null_mut(), "engine")?;
             options(opts)?
         };
-        check_flags(opts.flags, 0, "rf_engine_options")?;
+        check_flags(opts.flags, RF_ENGINE_PIN_THREADS, "rf_engine_options")?;
         let isa = match opts.isa {
             RF_ISA_AUTO => None,
             RF_ISA_SCALAR => Some(Isa::Scalar),
@@ -119,10 +164,17 @@ pub unsafe extern "C" fn rf_engine_create(
             });
             log
         });
+        let parallel_for = opts.parallel_for.map(|call| {
+            let host = HostThreads { call, user_data: opts.parallel_for_user_data };
+            let run: ParallelFor = Box::new(move |n, task| host.run(n, task));
+            run
+        });
         // SAFETY: a text as the header demands.
         let gpus = unsafe { optional_text(opts.gpus, opts.gpus_len, "gpus") }?.map(GpuChoice::parse).transpose()?;
         let made = Engine::new(EngineOptions {
             threads: opts.threads as usize,
+            pin_threads: opts.flags & RF_ENGINE_PIN_THREADS != 0,
+            parallel_for,
             isa,
             gpus,
             gpu_memory: opts.gpu_memory,

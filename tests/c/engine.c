@@ -1,4 +1,4 @@
-// rf_engine_*: options and their sizes, threads, instruction set, the log.
+// rf_engine_*: options and their sizes, threads, the host's too, instruction set, the log.
 #include "harness.h"
 
 // Counts the messages and checks each one's form.
@@ -39,6 +39,61 @@ static void test_isa(void) {
         CHECK(rf_engine_isa(engine) >= RF_ISA_SCALAR && rf_engine_isa(engine) <= caps[i]); // a cap, not a demand
         rf_engine_free(engine);
     }
+}
+
+// A job system of one thread that runs tasks backwards, and counts.
+static void run_backwards(void *user_data, size_t n, rf_task task, void *task_data) {
+    *(size_t *)user_data += n;
+    while (n-- > 0) task(task_data, n);
+}
+
+// One that leaves the first task out.
+static void run_too_few(void *user_data, size_t n, rf_task task, void *task_data) {
+    (void)user_data;
+    while (n-- > 1) task(task_data, n);
+}
+
+// The logits after a prompt, on an engine with these options.
+static rf_status prompt_logits(const fixture *f, const rf_engine_options *options, float *logits) {
+    rf_error *err = NULL;
+    rf_engine *engine = NULL;
+    rf_model *model = NULL;
+    rf_session *session = NULL;
+    CHECK_OK(rf_engine_create(options, &engine, &err));
+    rf_status status = rf_model_load(engine, f->path, RF_STRLEN, NULL, &model, NULL);
+    if (status == RF_OK) {
+        CHECK_OK(rf_session_create(model, NULL, &session, &err));
+        const rf_token prompt[] = {BOS, 260, 261, 262, 263, 264, 265, 266, 4};
+        const float *found = NULL;
+        size_t n = 0;
+        CHECK_OK(rf_session_decode(session, prompt, 9, &err));
+        CHECK_OK(rf_session_logits(session, &found, &n, &err));
+        memcpy(logits, found, n * sizeof *logits);
+    }
+    rf_session_free(session);
+    rf_model_free(model);
+    rf_engine_free(engine);
+    return status;
+}
+
+static void test_threads_of_the_host(const fixture *f) {
+    float own[N_VOCAB] = {0}, hosts[N_VOCAB] = {1}, pinned[N_VOCAB] = {2};
+    size_t tasks = 0;
+    rf_engine_options options = RF_ENGINE_OPTIONS_INIT;
+    options.threads = 2;
+    CHECK(prompt_logits(f, &options, own) == RF_OK);
+    options.flags = RF_ENGINE_PIN_THREADS;
+    CHECK(prompt_logits(f, &options, pinned) == RF_OK);
+    CHECK(memcmp(own, pinned, sizeof own) == 0);
+    options.flags = 0;
+    options.threads = 4;
+    options.parallel_for = run_backwards;
+    options.parallel_for_user_data = &tasks;
+    CHECK(prompt_logits(f, &options, hosts) == RF_OK);
+    CHECK(tasks > 0);
+    CHECK(memcmp(own, hosts, sizeof own) == 0); // results do not depend on who computes them
+    options.parallel_for = run_too_few;
+    CHECK(prompt_logits(f, &options, hosts) == RF_E_INTERNAL);
 }
 
 // Programs of older and newer headers.
@@ -134,4 +189,5 @@ void test_engine(const fixture *f) {
     test_devices(f);
     test_sizes();
     test_log(f);
+    test_threads_of_the_host(f);
 }

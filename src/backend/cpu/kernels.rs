@@ -5,6 +5,8 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
 use super::features::Isa;
 use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Simd};
@@ -21,16 +23,23 @@ pub(super) struct Quantized {
     q: *const i8,
     scales: *const BlockScale,
     columns: usize,
+    /// The weights are not in a cache yet: fetch what comes after them.
+    ahead: bool,
 }
 
+/// How far ahead of their use weights are fetched, in bytes: further than the processor looks by itself, and past the end
+/// of a group, since the next one follows.
+const AHEAD: usize = 2048;
+
 impl Quantized {
-    /// Rows from `first` on.
-    pub fn rows(acts: &Acts, first: usize) -> Quantized {
+    /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
+    pub fn rows(acts: &Acts, first: usize, ahead: bool) -> Quantized {
         let columns = acts.columns();
         Quantized {
             q: acts.q()[first * columns..].as_ptr(),
             scales: acts.scales()[first * (columns / BLOCK)..].as_ptr(),
             columns,
+            ahead,
         }
     }
 }
@@ -51,30 +60,67 @@ pub(super) struct Kernel {
     pub run: [PackedKernel; 4],
 }
 
+/// Asks for the `bytes` of memory that lie [`AHEAD`] of `at`.
+#[inline(always)]
+unsafe fn fetch(at: *const u8, bytes: usize) {
+    for line in 0..bytes.div_ceil(64) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 64 * line).cast()) };
+    }
+}
+
 #[inline(always)]
 unsafe fn packed<S: Simd, T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let mut row = 0;
-        while row < ROWS {
-            let mut sums = [S::splat(0.0); N];
-            let mut head = group;
-            let mut tile = group.add(T::HEAD);
-            let mut left = T::TILES;
-            for block in 0..tiles {
-                accumulate::<S, T, N>(head, tile, row, acts, block, &mut sums);
-                tile = tile.add(T::BYTES);
-                left -= 1;
-                if left == 0 {
-                    head = tile;
-                    tile = tile.add(T::HEAD);
-                    left = T::TILES;
+        // Where there are registers for it, both halves of a tile at once: memory is then read in order.
+        match N {
+            1 | 2 if S::LANES < ROWS => rows::<S, T, N, 2>(group, 0, tiles, acts, out),
+            _ => {
+                let mut row = 0;
+                while row < ROWS {
+                    rows::<S, T, N, 1>(group, row, tiles, acts, out);
+                    row += S::LANES;
                 }
             }
-            for (t, sum) in sums.into_iter().enumerate() {
-                S::store_f32(out.add(t * ROWS + row), sum);
+        }
+    }
+}
+
+/// `VECTORS` vectors of rows from `row`.
+#[inline(always)]
+unsafe fn rows<S: Simd, T: Tile, const N: usize, const VECTORS: usize>(
+    group: *const u8,
+    row: usize,
+    tiles: usize,
+    acts: Quantized,
+    out: *mut f32,
+) {
+    // SAFETY: as `PackedKernel` demands.
+    unsafe {
+        let mut sums = [[S::splat(0.0); N]; VECTORS];
+        let mut head = group;
+        let mut tile = group.add(T::HEAD);
+        let mut left = T::TILES;
+        for block in 0..tiles {
+            if acts.ahead && row == 0 {
+                fetch(tile, T::BYTES);
             }
-            row += S::LANES;
+            for (v, sums) in sums.iter_mut().enumerate() {
+                accumulate::<S, T, N>(head, tile, row + v * S::LANES, acts, block, sums);
+            }
+            tile = tile.add(T::BYTES);
+            left -= 1;
+            if left == 0 {
+                head = tile;
+                tile = tile.add(T::HEAD);
+                left = T::TILES;
+            }
+        }
+        for (v, sums) in sums.into_iter().enumerate() {
+            for (t, sum) in sums.into_iter().enumerate() {
+                S::store_f32(out.add(t * ROWS + row + v * S::LANES), sum);
+            }
         }
     }
 }
@@ -250,6 +296,116 @@ unsafe fn floats<S: Simd, const N: usize>(float: Float, row: *const u8, columns:
             }
         }
         out
+    }
+}
+
+/// As [`PackedKernel`], of a group of float weights: `[columns][16]`, by float activations `[N][columns]`.
+pub(super) type FloatKernel = unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, out: *mut f32);
+
+/// Adds the products of column `c`. (A function, not a closure: a closure would not have the instruction set.)
+#[inline(always)]
+unsafe fn float_column<S: Simd, const N: usize, const VECTORS: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    c: usize,
+    x: *const f32,
+    sums: &mut [[S::F; VECTORS]; N],
+) {
+    unsafe {
+        let mut w = [S::splat(0.0); VECTORS];
+        for v in 0..VECTORS {
+            w[v] = load::<S>(float, group, c * ROWS + v * S::LANES);
+        }
+        for t in 0..N {
+            let x = S::splat(*x.add(t * columns + c));
+            for v in 0..VECTORS {
+                sums[t][v] = S::fma(w[v], x, sums[t][v]);
+            }
+        }
+    }
+}
+
+/// Every `PHASES`-th column has a sum of its own: a sum is ready for its next term only after the latency of an addition.
+#[inline(always)]
+unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const PHASES: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    x: *const f32,
+    out: *mut f32,
+) {
+    unsafe {
+        let mut sums = [[[S::splat(0.0); VECTORS]; N]; PHASES];
+        let whole = columns - columns % PHASES;
+        let mut c = 0;
+        while c < whole {
+            fetch(group.wrapping_add(c * ROWS * float.bytes()), PHASES * ROWS * float.bytes());
+            for phase in 0..PHASES {
+                float_column::<S, N, VECTORS>(float, group, columns, c + phase, x, &mut sums[phase]);
+            }
+            c += PHASES;
+        }
+        for c in whole..columns {
+            float_column::<S, N, VECTORS>(float, group, columns, c, x, &mut sums[0]);
+        }
+        for t in 0..N {
+            for v in 0..VECTORS {
+                let mut sum = sums[0][t][v];
+                for phase in 1..PHASES {
+                    sum = S::add(sum, sums[phase][t][v]);
+                }
+                S::store_f32(out.add(t * ROWS + v * S::LANES), sum);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn float_group_avx512<const N: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    x: *const f32,
+    out: *mut f32,
+) {
+    unsafe {
+        match float {
+            Float::F32 => float_group::<Avx512Vnni, N, 1, 2>(Float::F32, group, columns, x, out),
+            Float::F16 => float_group::<Avx512Vnni, N, 1, 2>(Float::F16, group, columns, x, out),
+            Float::Bf16 => float_group::<Avx512Vnni, N, 1, 2>(Float::Bf16, group, columns, x, out),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn float_group_avx2<const N: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    x: *const f32,
+    out: *mut f32,
+) {
+    unsafe {
+        match float {
+            Float::F32 => float_group::<Avx2, N, 2, 1>(Float::F32, group, columns, x, out),
+            Float::F16 => float_group::<Avx2, N, 2, 1>(Float::F16, group, columns, x, out),
+            Float::Bf16 => float_group::<Avx2, N, 2, 1>(Float::Bf16, group, columns, x, out),
+        }
+    }
+}
+
+/// The kernels of packed floats, and the rows of activations that each takes.
+pub(super) fn float_kernels(isa: Isa) -> &'static [(usize, FloatKernel)] {
+    match isa {
+        Isa::Avx512Vnni => &[
+            (8, float_group_avx512::<8>),
+            (4, float_group_avx512::<4>),
+            (2, float_group_avx512::<2>),
+            (1, float_group_avx512::<1>),
+        ],
+        Isa::Avx2 => &[(4, float_group_avx2::<4>), (2, float_group_avx2::<2>), (1, float_group_avx2::<1>)],
+        Isa::Scalar => &[],
     }
 }
 

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use super::acts::Acts;
 use super::features::Isa;
-use super::kernels::{FLOAT_WIDTHS, Float, Kernel, Quantized, WIDTHS, float_products, kernel};
+use super::kernels::{FLOAT_WIDTHS, Float, Kernel, Quantized, WIDTHS, float_kernels, float_products, kernel};
 use super::matrix::Matrix;
 use super::pack::{COLUMNS, Layout, ROWS};
 use super::pool::Pool;
@@ -16,6 +16,8 @@ use super::rows::Rows;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
+/// The same for float activations, which are four times as wide.
+const FLOAT_ACTS_TILE: usize = 32;
 /// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -81,6 +83,9 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool)
 
 impl Part<'_> {
     fn run(&self, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>, exact: bool) {
+        if let Some(float) = self.matrix.packed_floats() {
+            return self.run_packed_floats(float, isa, acts, groups);
+        }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
         match (layout, kernel(tensor_type, isa)) {
@@ -104,7 +109,12 @@ impl Part<'_> {
                         // SAFETY: the kernel is one that this processor runs; the group has all tiles of the columns, and
                         // the activations as many rows as the kernel's width.
                         unsafe {
-                            kernel.run[width](bytes.as_ptr(), tiles, Quantized::rows(acts, at), out.as_mut_ptr())
+                            kernel.run[width](
+                                bytes.as_ptr(),
+                                tiles,
+                                Quantized::rows(acts, at, at == 0),
+                                out.as_mut_ptr(),
+                            )
                         };
                         for (t, products) in out.chunks_exact(ROWS).take(WIDTHS[width]).enumerate() {
                             self.store(at + t, group * ROWS, products);
@@ -116,7 +126,34 @@ impl Part<'_> {
         });
     }
 
-    /// Float weights, formats without a kernel, and exact products: row by row, decoded where need be.
+    /// Packed float weights, which float activations multiply in any mode.
+    fn run_packed_floats(&self, float: Float, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>) {
+        let columns = acts.columns();
+        for first in (0..acts.rows()).step_by(FLOAT_ACTS_TILE) {
+            let end = acts.rows().min(first + FLOAT_ACTS_TILE);
+            for group in groups.clone() {
+                let bytes = self.matrix.float_group(group);
+                assert!(bytes.len() == columns * ROWS * float.bytes());
+                let mut at = first;
+                while at < end {
+                    let x = &acts.values()[at * columns..];
+                    let Some((width, run)) = float_kernels(isa).iter().find(|(width, _)| *width <= end - at) else {
+                        return;
+                    };
+                    let mut out = [0.0; WIDTHS[0] * ROWS];
+                    // SAFETY: the kernel is one that this processor runs; the group has all columns, and there are as many
+                    // rows of activations as the kernel takes.
+                    unsafe { run(float, bytes.as_ptr(), columns, x.as_ptr(), out.as_mut_ptr()) };
+                    for (t, products) in out.chunks_exact(ROWS).take(*width).enumerate() {
+                        self.store(at + t, group * ROWS, products);
+                    }
+                    at += width;
+                }
+            }
+        }
+    }
+
+    /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.
     fn run_float(&self, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>) {
         let columns = acts.columns();
         let float = Float::of(self.matrix.tensor_type());

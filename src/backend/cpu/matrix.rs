@@ -1,7 +1,7 @@
 //! A weight matrix on the CPU: packed for the integer kernels, or as the file has it.
 
 use super::features::Isa;
-use super::kernels::kernel;
+use super::kernels::{Float, float_kernels, kernel};
 use super::memory::AlignedBuf;
 use super::pack::{Layout, ROWS};
 use super::pool::Pool;
@@ -24,6 +24,8 @@ pub struct Matrix {
 enum Storage {
     /// Groups of 16 rows, each a sequence of packed blocks.
     Packed(AlignedBuf),
+    /// Groups of 16 rows of floats, `[columns][16]` each.
+    Floats(Float, AlignedBuf),
     /// The rows of the file.
     Plain(TensorBytes),
 }
@@ -44,9 +46,12 @@ impl Matrix {
         if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(data.len()) {
             return Err(Error::Internal(format!("{} bytes for {rows} × {columns} {}", data.len(), tensor_type.name())));
         }
-        let storage = match Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some()) {
-            Some(layout) => Storage::Packed(pack(layout, rows, columns, data, pool)?),
-            None => Storage::Plain(data.whole()?),
+        let layout = Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some());
+        let float = Float::of(tensor_type).filter(|_| packed && !float_kernels(isa).is_empty());
+        let storage = match (layout, float) {
+            (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool)?),
+            (None, Some(float)) => Storage::Floats(float, pack_floats(float, rows, columns, data, pool)?),
+            (None, None) => Storage::Plain(data.whole()?),
         };
         Ok(Matrix { rows, columns, tensor_type, storage })
     }
@@ -69,7 +74,7 @@ impl Matrix {
     /// Bytes that a multiplication reads.
     pub fn bytes(&self) -> usize {
         match &self.storage {
-            Storage::Packed(packed) => packed.as_slice().len(),
+            Storage::Packed(packed) | Storage::Floats(_, packed) => packed.as_slice().len(),
             Storage::Plain(bytes) => bytes.as_slice().len(),
         }
     }
@@ -88,7 +93,26 @@ impl Matrix {
     pub(super) fn plain_row(&self, row: usize) -> Option<&[u8]> {
         match &self.storage {
             Storage::Plain(bytes) => Some(&bytes.as_slice()[row * self.row_bytes()..(row + 1) * self.row_bytes()]),
-            Storage::Packed(_) => None,
+            Storage::Packed(_) | Storage::Floats(..) => None,
+        }
+    }
+
+    /// The type of the floats, if they are packed.
+    pub(super) fn packed_floats(&self) -> Option<Float> {
+        match &self.storage {
+            Storage::Floats(float, _) => Some(*float),
+            _ => None,
+        }
+    }
+
+    /// Group `group` of packed floats.
+    pub(super) fn float_group(&self, group: usize) -> &[u8] {
+        match &self.storage {
+            Storage::Floats(float, packed) => {
+                let size = self.columns * ROWS * float.bytes();
+                &packed.as_slice()[group * size..(group + 1) * size]
+            }
+            _ => &[],
         }
     }
 
@@ -103,6 +127,7 @@ impl Matrix {
                 pack_group(layout, self.rows, self.row_bytes(), group, bytes.as_slice(), scratch);
                 scratch
             }
+            Storage::Floats(..) => &[],
         }
     }
 
@@ -113,6 +138,11 @@ impl Matrix {
         let Some(decode) = format.decode else { return out.fill(0.0) };
         match &self.storage {
             Storage::Plain(_) => decode(self.plain_row(row).unwrap_or_default(), out),
+            Storage::Floats(float, _) => {
+                let group = self.float_group(row / ROWS);
+                let elements = group.chunks_exact(float.bytes()).skip(row % ROWS).step_by(ROWS);
+                elements.zip(out.chunks_exact_mut(1)).for_each(|(element, out)| decode(element, out));
+            }
             Storage::Packed(packed) => {
                 let Some(layout) = Layout::of(self.tensor_type) else { return out.fill(0.0) };
                 let blocks = self.columns / format.block_elements;
@@ -133,10 +163,40 @@ fn pack(layout: &Layout, rows: usize, columns: usize, data: &TensorData, pool: &
     let format = layout.tensor_type.format();
     let blocks = columns / format.block_elements;
     let (size, row_bytes) = (blocks * layout.block(), blocks * format.block_bytes);
+    pack_pieces(rows, row_bytes, size, data, pool, &|rows, group, bytes, out| {
+        pack_group(layout, rows, row_bytes, group, bytes, out);
+    })
+}
+
+fn pack_floats(float: Float, rows: usize, columns: usize, data: &TensorData, pool: &Pool) -> Result<AlignedBuf> {
+    let (width, row_bytes) = (float.bytes(), columns * float.bytes());
+    pack_pieces(rows, row_bytes, ROWS * row_bytes, data, pool, &|rows, group, bytes, out| {
+        let rows = &bytes[group * ROWS * row_bytes..rows.min((group + 1) * ROWS) * row_bytes];
+        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let places = out.chunks_exact_mut(ROWS * width);
+            for (place, element) in places.zip(row.chunks_exact(width)) {
+                place[r * width..(r + 1) * width].copy_from_slice(element);
+            }
+        }
+    })
+}
+
+/// Packs group `group` of some rows, given their number and bytes.
+type PackGroup<'a> = dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync + 'a;
+
+/// Reads rows of `row_bytes` and packs them, piece by piece, to `size` bytes for each group of 16.
+fn pack_pieces(
+    rows: usize,
+    row_bytes: usize,
+    size: usize,
+    data: &TensorData,
+    pool: &Pool,
+    pack: &PackGroup,
+) -> Result<AlignedBuf> {
     let groups = rows.div_ceil(ROWS);
     let total = groups
         .checked_mul(size)
-        .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: format!("{rows} rows of {columns}") })?;
+        .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: format!("{rows} rows of {row_bytes} bytes") })?;
     let mut packed = AlignedBuf::zeroed(total)?;
     if total == 0 {
         return Ok(packed);
@@ -148,20 +208,20 @@ fn pack(layout: &Layout, rows: usize, columns: usize, data: &TensorData, pool: &
         let piece_rows = (rows - first).min(per_piece * ROWS);
         let bytes = &mut piece[..piece_rows * row_bytes];
         data.read(first * row_bytes, bytes)?;
-        pack_groups(layout, piece_rows, row_bytes, bytes, Rows::new(out, size), pool);
+        pack_groups(piece_rows, bytes, Rows::new(out, size), pool, pack);
     }
     Ok(packed)
 }
 
 /// Packs `rows` consecutive rows, whose groups go to the rows of `out`.
-fn pack_groups(layout: &Layout, rows: usize, row_bytes: usize, bytes: &[u8], out: Rows<u8>, pool: &Pool) {
+fn pack_groups(rows: usize, bytes: &[u8], out: Rows<u8>, pool: &Pool, pack: &PackGroup) {
     let groups = rows.div_ceil(ROWS);
     // A few groups a task: packing is quick, and a task should be worth its claim.
     let tile = groups.div_ceil(pool.threads() * 4).max(1);
     pool.run(groups.div_ceil(tile), &|task| {
         for group in task * tile..groups.min((task + 1) * tile) {
             // SAFETY: each group is packed by one task.
-            pack_group(layout, rows, row_bytes, group, bytes, unsafe { out.row(group) });
+            pack(rows, group, bytes, unsafe { out.row(group) });
         }
     });
 }

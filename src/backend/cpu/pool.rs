@@ -7,6 +7,7 @@
 //! the next run of a step is microseconds away, and then park.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,6 +21,8 @@ const WORKER_SPIN: Duration = Duration::from_micros(80);
 /// How long the caller spins for the last tasks in progress before it sleeps. Longer than a wake-up
 /// takes, so that it sleeps only when a worker has lost its core in the middle of a task.
 const CALLER_SPIN: Duration = Duration::from_micros(200);
+/// How long a run waits for that of another thread: longer than runs take, shorter than a thread without a core waits.
+const TURN_WAIT: Duration = Duration::from_millis(2);
 /// Turns of a spin loop between two looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
 
@@ -31,10 +34,16 @@ pub struct Pool {
     source: Source,
 }
 
-/// Who runs the tasks. A host's own parallel-for would be one more variant.
+/// A host's own parallel-for: `run(n, task)` calls `task(i)` once for each `i` below `n`, on any threads, and returns when
+/// all calls have returned.
+pub type ParallelFor = Box<dyn Fn(usize, &(dyn Fn(usize) + Sync)) + Send + Sync>;
+
+/// Who runs the tasks.
 enum Source {
     /// Only the calling thread.
     Caller,
+    /// The host's threads, as many as it says.
+    Host(usize, ParallelFor),
     /// The calling thread and our own.
     Workers(Workers),
 }
@@ -45,31 +54,67 @@ impl Pool {
     /// # Errors
     /// [`Error::Io`] if the operating system refuses a thread; those already started are joined.
     pub fn new(threads: usize) -> Result<Pool> {
-        let source = if threads <= 1 { Source::Caller } else { Source::Workers(Workers::start(threads - 1)?) };
+        Pool::start(threads, false)
+    }
+
+    /// As [`Pool::new`]; with `pinned` each of our threads stays on one of the processors that the process may use, the
+    /// first being left to the calling thread, which is not ours to pin. Where the system refuses, nothing is pinned.
+    pub fn start(threads: usize, pinned: bool) -> Result<Pool> {
+        let source = if threads <= 1 { Source::Caller } else { Source::Workers(Workers::start(threads - 1, pinned)?) };
         Ok(Pool { source })
+    }
+
+    /// A pool without threads of its own, whose tasks `run` distributes over about `threads` threads.
+    pub fn of_host(threads: usize, run: ParallelFor) -> Pool {
+        Pool { source: Source::Host(threads.max(1), run) }
     }
 
     /// Threads, the caller's included.
     pub fn threads(&self) -> usize {
         match &self.source {
             Source::Caller => 1,
+            Source::Host(threads, _) => *threads,
             Source::Workers(workers) => workers.handles.len() + 1,
         }
     }
 
     /// Runs `task(i)` once for every `i` in `0..n`, on all threads; returns when all are done.
     ///
-    /// The order is not defined. While the pool is busy with another run (of another thread, or the
-    /// one that this call is nested in), the calling thread runs all its tasks itself.
+    /// The order is not defined. While the pool is busy with a run of another thread, the calling thread waits for its
+    /// turn, so that several sessions do not put more threads to work than there are; but not for long, since that thread
+    /// may have lost its core: then, as in a run that is nested in another, it runs all its tasks itself.
     ///
     /// # Panics
     /// With the first panic of a task, after every task in progress has ended. The pool stays usable.
     pub fn run(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
         match &self.source {
             Source::Workers(workers) if n > 1 && n <= u32::MAX as usize => workers.run(n as u32, task),
+            Source::Host(_, run) if n > 1 && n <= u32::MAX as usize && !INSIDE.get() => {
+                run_on_host(run, n as u32, task)
+            }
             _ => (0..n).for_each(task),
         }
     }
+}
+
+thread_local! {
+    /// This thread is inside a task: what it runs on a pool is nested.
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets the host distribute the tasks. None of them unwinds into the host.
+fn run_on_host(run: &ParallelFor, n: u32, task: &(dyn Fn(usize) + Sync)) {
+    let job = Job { task, n, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
+    let done = AtomicUsize::new(0);
+    run(n as usize, &|i| {
+        if i < n as usize {
+            job.run(i as u32);
+            done.fetch_add(1, Ordering::Release);
+        }
+    });
+    job.rethrow();
+    let done = done.load(Ordering::Acquire);
+    assert!(done == n as usize, "the host's parallel-for ran {done} of {n} tasks");
 }
 
 /// Our own threads and what they share with the caller.
@@ -83,8 +128,8 @@ struct Workers {
 struct Shared {
     board: Line<Board>,
     done: Line<Done>,
-    /// A run is in progress.
-    busy: AtomicBool,
+    /// Held during a run.
+    turn: parking_lot::Mutex<()>,
 }
 
 /// Keeps neighbours off its cache line (two lines: processors prefetch in pairs).
@@ -148,7 +193,7 @@ fn spin(limit: Duration, ready: impl Fn() -> bool) -> bool {
 }
 
 impl Workers {
-    fn start(count: usize) -> Result<Workers> {
+    fn start(count: usize, pinned: bool) -> Result<Workers> {
         let shared = Arc::new(Shared {
             board: Line(Board {
                 claims: AtomicU64::new(0),
@@ -164,7 +209,7 @@ impl Workers {
                 gate: Mutex::new(()),
                 all: Condvar::new(),
             }),
-            busy: AtomicBool::new(false),
+            turn: parking_lot::Mutex::new(()),
         });
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
         // A new thread inherits the mask of its creator: the host's handlers find no moment to run on it.
@@ -174,7 +219,12 @@ impl Workers {
             let name = format!("rocmforge-{i}");
             let handle = thread::Builder::new()
                 .name(name.clone())
-                .spawn(move || shared.work())
+                .spawn(move || {
+                    if pinned {
+                        affinity::pin(i);
+                    }
+                    shared.work();
+                })
                 .map_err(|source| Error::io(format!("cannot start the thread {name} of {count}"), source))?;
             workers.handles.push(handle);
         }
@@ -183,17 +233,16 @@ impl Workers {
 
     fn run(&self, n: u32, task: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        if shared.busy.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        let turn = if INSIDE.get() { shared.turn.try_lock() } else { shared.turn.try_lock_for(TURN_WAIT) };
+        let Some(turn) = turn else {
             return (0..n as usize).for_each(task);
-        }
+        };
         let job = Job { task, n, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
         shared.announce(&job);
         shared.take_part();
         shared.wait_for_all();
-        shared.busy.store(false, Ordering::Release);
-        if let Some(payload) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            resume_unwind(payload);
-        }
+        drop(turn);
+        job.rethrow();
     }
 }
 
@@ -305,11 +354,56 @@ impl Job<'_> {
         if self.panicked.load(Ordering::Relaxed) {
             return;
         }
-        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| (self.task)(i as usize))) {
+        let outer = INSIDE.replace(true);
+        let result = catch_unwind(AssertUnwindSafe(|| (self.task)(i as usize)));
+        INSIDE.set(outer);
+        if let Err(payload) = result {
             self.panicked.store(true, Ordering::Relaxed);
             lock(&self.panic).get_or_insert(payload);
         }
     }
+
+    /// Goes on with the first panic of a task, if there was one.
+    fn rethrow(self) {
+        if let Some(payload) = self.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod affinity {
+    //! Which processors a thread runs on.
+
+    use std::mem::MaybeUninit;
+
+    /// Keeps this thread on the processor number `i` of those that it may use now, counted around.
+    pub fn pin(i: usize) {
+        let size = size_of::<libc::cpu_set_t>();
+        let mut allowed = MaybeUninit::zeroed();
+        // SAFETY: the sets are as large as stated, all zeros is the empty set, and processors below CPU_SETSIZE are asked
+        // for. A refusal changes nothing.
+        unsafe {
+            if libc::sched_getaffinity(0, size, allowed.as_mut_ptr()) != 0 {
+                return;
+            }
+            let allowed: libc::cpu_set_t = allowed.assume_init();
+            let usable: Vec<usize> =
+                (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &allowed)).collect();
+            if let Some(&cpu) = usable.get(i % usable.len().max(1)) {
+                let mut one: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(cpu, &mut one);
+                libc::sched_setaffinity(0, size, &one);
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod affinity {
+    //! Elsewhere threads go where the system puts them.
+
+    pub fn pin(_: usize) {}
 }
 
 #[cfg(unix)]

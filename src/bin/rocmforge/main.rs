@@ -108,7 +108,14 @@ impl ModelArgs {
         };
         let gpus = self.gpu.as_deref().map(GpuChoice::parse).transpose()?;
         let gpu_memory = self.gpu_memory << 20;
-        Ok(Arc::new(Engine::new(EngineOptions { threads: self.threads, isa, gpus, gpu_memory, log })?))
+        Ok(Arc::new(Engine::new(EngineOptions {
+            threads: self.threads,
+            isa,
+            gpus,
+            gpu_memory,
+            log,
+            ..Default::default()
+        })?))
     }
 
     /// Loads the model, with a progress bar where someone is looking.

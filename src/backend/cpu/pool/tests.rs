@@ -94,6 +94,95 @@ fn many_callers_share_one_pool() {
     assert_eq!(count.into_inner(), 4 * expected);
 }
 
+#[test]
+fn a_run_waits_its_turn_but_not_for_ever() {
+    let pool = Pool::new(2).unwrap();
+    let last = AtomicU64::new(0);
+    // A run of another thread that ends soon is waited for.
+    let started = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.run(2, &|i| {
+                if i == 0 {
+                    started.wait();
+                    thread::sleep(Duration::from_micros(200));
+                    last.store(1, Ordering::SeqCst);
+                }
+            });
+        });
+        started.wait();
+        pool.run(2, &|_| {
+            last.fetch_max(2, Ordering::SeqCst);
+        });
+    });
+    assert_eq!(last.into_inner(), 2);
+    // A run that does not end is not waited for.
+    let (entered, leave) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            pool.run(2, &|i| {
+                if i == 0 {
+                    entered.wait();
+                    leave.wait();
+                }
+            });
+        });
+        entered.wait();
+        let here = thread::current().id();
+        pool.run(3, &|_| assert_eq!(thread::current().id(), here));
+        leave.wait();
+    });
+}
+
+#[test]
+fn a_hosts_threads_run_the_tasks() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let run: ParallelFor = Box::new(move |n, task| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        thread::scope(|scope| (0..n).for_each(|i| drop(scope.spawn(move || task(i)))));
+    });
+    let pool = Pool::of_host(3, run);
+    assert_eq!(pool.threads(), 3);
+    let seen: Vec<AtomicU32> = (0..20).map(|_| AtomicU32::new(0)).collect();
+    pool.run(seen.len(), &|i| {
+        // Nested: not the host's.
+        pool.run(2, &|_| {
+            seen[i].fetch_add(1, Ordering::Relaxed);
+        });
+    });
+    assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 2));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    let caught = catch_unwind(AssertUnwindSafe(|| pool.run(4, &|_| panic_quietly("a task"))));
+    assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"a task"));
+}
+
+#[test]
+fn a_host_that_leaves_tasks_out_is_found_out() {
+    let pool = Pool::of_host(2, Box::new(|n, task| (1..n).for_each(task)));
+    let outer = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let caught = catch_unwind(AssertUnwindSafe(|| pool.run(4, &|_| {})));
+    std::panic::set_hook(outer);
+    assert!(caught.unwrap_err().downcast_ref::<String>().is_some_and(|text| text.contains("3 of 4")));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pinned_threads_stay_on_one_processor() {
+    let pool = Pool::start(3, true).unwrap();
+    let here = thread::current().id();
+    on_every_thread(&pool, |_| {
+        let mut set = std::mem::MaybeUninit::<libc::cpu_set_t>::zeroed();
+        // SAFETY: a set of the stated size, all zeros being the empty one.
+        let count = unsafe {
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr());
+            libc::CPU_COUNT(&set.assume_init())
+        };
+        assert!(count == 1 || thread::current().id() == here);
+    });
+}
+
 /// A payload that no panic hook has seen: the tests stay quiet.
 fn panic_quietly(payload: &'static str) -> ! {
     resume_unwind(Box::new(payload))
