@@ -69,27 +69,41 @@ fn check(sessions: &[&mut Session], tokens: &[u32]) -> Result<()> {
 /// The tokens through all layers, as many sessions at a time as a workspace has rows, and their logits.
 fn run(sessions: &mut [&mut Session], tokens: &[u32]) -> Result<()> {
     let mut waiting = Vec::new();
-    let mut start = 0;
-    while start < sessions.len() {
-        // The widest workspace serves; a long context may bend the rotation otherwise than a short one does.
-        let (mut lead, mut end) = (start, start + 1);
-        while let Some(next) = sessions.get(end)
-            && next.ropes == sessions[start].ropes
-            && end - start < sessions[lead].batch.max(next.batch)
-        {
-            lead = if next.batch > sessions[lead].batch { end } else { lead };
-            end += 1;
-        }
-        let last = end == sessions.len();
-        step(&mut sessions[start..end], lead - start, &tokens[start..end], last, &mut waiting)?;
-        start = end;
+    let (mut rest, mut left) = (&mut *sessions, tokens);
+    while !rest.is_empty() {
+        let (lead, n) = run_length(rest);
+        let (now, later) = rest.split_at_mut_checked(n).ok_or_else(too_few)?;
+        let (tokens, more) = left.split_at_checked(n).ok_or_else(too_few)?;
+        step(now, lead, tokens, later.is_empty(), &mut waiting)?;
+        (rest, left) = (later, more);
     }
-    let n_vocab = sessions[0].logits.len();
+    let n_vocab = sessions.first().map_or(1, |session| session.logits.len());
     for (session, row) in sessions.iter_mut().zip(waiting.chunks_exact(n_vocab)) {
         session.logits.copy_from_slice(row);
         session.has_logits = true;
     }
     Ok(())
+}
+
+/// How many of the first sessions are served in one step, and which of them has the widest workspace, which serves. A long
+/// context may bend the rotation otherwise than a short one does: such sessions have steps of their own.
+fn run_length(sessions: &[&mut Session]) -> (usize, usize) {
+    let (mut lead, mut widest, mut n) = (0, 0, 0);
+    let first = sessions.first().map(|first| &first.ropes);
+    for session in sessions {
+        if Some(&session.ropes) != first || n >= widest.max(session.batch) {
+            break;
+        }
+        if session.batch > widest {
+            (lead, widest) = (n, session.batch);
+        }
+        n += 1;
+    }
+    (lead, n)
+}
+
+fn too_few() -> Error {
+    Error::Internal("a batch with fewer sessions than it has".into())
 }
 
 /// One step over `sessions` in the workspace of `sessions[lead]`. No session sees its logits before nothing can fail any
@@ -101,7 +115,7 @@ fn step(
     last: bool,
     waiting: &mut Vec<f32>,
 ) -> Result<()> {
-    let model = sessions[lead].model.clone();
+    let model = sessions.get(lead).ok_or_else(too_few)?.model.clone();
     let network = model.network();
     for session in sessions.iter_mut() {
         while session.pages.len() < (session.tokens.len() + 1).div_ceil(PAGE_TOKENS) {
@@ -131,7 +145,8 @@ fn step(
             waiting.extend_from_slice(found);
             continue;
         }
-        for ((logits, has_logits), row) in results[start..end].iter_mut().zip(found.chunks_exact(network.n_vocab())) {
+        let rows = found.chunks_exact(network.n_vocab());
+        for ((logits, has_logits), row) in results.iter_mut().skip(start).zip(rows) {
             logits.copy_from_slice(row);
             **has_logits = true;
         }

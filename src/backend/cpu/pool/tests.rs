@@ -146,7 +146,10 @@ fn a_hosts_threads_run_the_tasks() {
     assert_eq!(pool.threads(), 3);
     let seen: Vec<AtomicU32> = (0..20).map(|_| AtomicU32::new(0)).collect();
     pool.run(seen.len(), &|i| {
-        pool.run(2, &|_| drop(seen[i].fetch_add(1, Ordering::Relaxed))); // nested: not the host's
+        // Nested: not the host's.
+        pool.run(2, &|_| {
+            seen[i].fetch_add(1, Ordering::Relaxed);
+        });
     });
     assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 2));
     assert_eq!(calls.load(Ordering::Relaxed), 1);
