@@ -72,7 +72,9 @@ selftest: build  ## Check that GPU DEVICE (0) computes what the CPU does: the co
 	$(BUILT)/rocmforge devices
 	$(BUILT)/rocmforge selftest --device $(or $(DEVICE),0)
 
-bench: build  ## Measure prefill, decode, load and memory (LLAMA_BIN=DIR: side by side with llama.cpp)
+bench: build  ## Measure products, load, prefill, decode and memory (LLAMA_BIN=DIR: side by side with llama.cpp)
+	@for n in $(THREADS); do cargo bench --bench op -- $$n || exit 1; done
+	@cargo bench --bench load -- $$(scripts/fetch_models.py --path smollm2)
 	@model=$$(scripts/fetch_models.py --path smollm2) && \
 	if [ -n "$(LLAMA_BIN)" ]; then \
 		benches/compare.py --rocmforge $(BUILT)/rocmforge --llama-bin "$(LLAMA_BIN)" --threads $(THREADS) -- $$model; \

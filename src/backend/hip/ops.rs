@@ -397,7 +397,8 @@ impl Backend for HipBackend {
             if work.single_rows {
                 for spans in batch.spans.chunks(FEW_ROWS) {
                     let longest = spans.iter().map(|span| span.position + 1).max().unwrap_or(1);
-                    let args = from(work, spans[0].rows.start, spans.len());
+                    let first = spans.first().map_or(0, |span| span.rows.start);
+                    let args = from(work, first, spans.len());
                     this.attend_decode(work, &args, spans.len(), longest)?;
                 }
                 return Ok(());
