@@ -147,8 +147,8 @@ fn layers_are_divided_between_devices_and_the_cpu() {
     drop(emulator);
 
     let Some(emulator) = self::emulator(&[("RFEMU_DEVICES", "2")]) else { return };
-    // Neither has room for the whole.
-    let engine = engine_with(&[0, 1], 3 << 20);
+    // Neither has room for the whole beside what is kept free.
+    let engine = engine_with(&[0, 1], 64 << 20);
     let model = load(&engine, &file, Some(3)).expect("on two devices");
     assert_eq!(model.gpu_layers, 3);
     let error = worst_error(&logits(&model, true, 40, 5).expect("logits"), &expected);
