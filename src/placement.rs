@@ -85,6 +85,12 @@ pub struct Sizes {
     cache: u64,
 }
 
+/// Bytes of a page of the cache for `layers` layers.
+fn page_bytes(config: &Config, layers: usize) -> u64 {
+    let (n_head_kv, head_dim) = (config.head_count_kv, config.head_dim);
+    KvShape { layers, n_head_kv, head_dim, kv_type: KvType::F16 }.page_bytes().map_or(u64::MAX, |bytes| bytes as u64)
+}
+
 impl Sizes {
     /// Adds up the tensors of `file`.
     pub fn of(file: &ModelFile, config: &Config) -> Sizes {
@@ -103,13 +109,7 @@ impl Sizes {
             output += embedding;
         }
         let tokens = config.context_length.min(RESERVED_TOKENS).next_multiple_of(PAGE_TOKENS);
-        let shape = KvShape {
-            layers: 1,
-            n_head_kv: config.head_count_kv,
-            head_dim: config.head_dim,
-            kv_type: KvType::F16,
-        };
-        let cache = shape.page_bytes().unwrap_or(usize::MAX) as u64 * (tokens / PAGE_TOKENS) as u64;
+        let cache = page_bytes(config, 1).saturating_mul((tokens / PAGE_TOKENS) as u64);
         Sizes { embedding, output, layers, cache }
     }
 
@@ -217,17 +217,11 @@ pub fn estimate(
         n if n == sizes.layers.len() => (file.tensor_bytes(), 0),
         _ => (on_host + sizes.embedding, all - on_host + sizes.output),
     };
-    let shape = KvShape {
-        layers: config.block_count,
-        n_head_kv: config.head_count_kv,
-        head_dim: config.head_dim,
-        kv_type: KvType::F16,
-    };
     Ok(Estimate {
         gpu_layers: config.block_count - division.cpu,
         host_bytes,
         device_bytes,
-        kv_bytes_per_token: shape.page_bytes().unwrap_or(0) as u64 / PAGE_TOKENS as u64,
+        kv_bytes_per_token: page_bytes(config, config.block_count) / PAGE_TOKENS as u64,
     })
 }
 

@@ -12,33 +12,17 @@ use rocmforge::backend::hip::devices;
 use rocmforge::backend::hip::module::Module;
 use rocmforge::backend::hip::planes::Planes;
 use rocmforge::quant::{FORMATS, TensorType};
+use rocmforge::synth::Noise;
 
 /// Weight rows of a block of the kernels for many rows.
 const TILE_M: usize = 128;
 const EPSILON: f32 = 1e-5;
 
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as u32
-    }
-
-    fn float(&mut self) -> f32 {
-        self.next() as f32 / (1u32 << 30) as f32 - 1.0
-    }
-
-    fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.float()).collect()
-    }
-}
-
 /// Random blocks: every bit pattern of the numbers, scales that are finite and of moderate size.
 fn random_rows(tensor_type: TensorType, rows: usize, columns: usize, noise: &mut Noise) -> Vec<u8> {
     let format = tensor_type.format();
     let n = rows * tensor_type.row_bytes(columns).expect("whole blocks");
-    let mut bytes: Vec<u8> = (0..n).map(|_| noise.next() as u8).collect();
+    let mut bytes: Vec<u8> = (0..n).map(|_| noise.bits() as u8).collect();
     let halves: &[usize] = match tensor_type {
         TensorType::F32 | TensorType::BF16 | TensorType::MXFP4 => &[],
         TensorType::Q2_K => &[80, 82],
@@ -220,7 +204,7 @@ impl Gpu {
                 let device = found.open().expect("a device");
                 let module = Module::load(&device).expect("the kernels");
                 let stream = device.stream().expect("a stream");
-                Gpu { device, module, stream, noise: Noise(7) }
+                Gpu { device, module, stream, noise: Noise::new(7) }
             })
             .collect();
         if found.is_empty() {

@@ -108,18 +108,19 @@ fn put_back(page: &mut Arc<KvPage>, section: usize, inner: Arc<KvPage>) {
     }
 }
 
+/// The same rows at the same positions over other pages.
+fn spans_with<'a>(spans: &[Span], pages: &'a mut [Vec<Arc<KvPage>>]) -> Vec<Span<'a>> {
+    let pairs = spans.iter().zip(pages);
+    pairs.map(|(span, pages)| Span { rows: span.rows.clone(), position: span.position, pages }).collect()
+}
+
 /// Runs `body` with the batch as `section` knows it: the same rows, its own pages, which it may write.
 fn with_pages<T>(batch: &mut Batch, section: usize, body: impl FnOnce(&mut Batch) -> Result<T>) -> Result<T> {
     let mut inner: Vec<Vec<Arc<KvPage>>> = Vec::with_capacity(batch.spans.len());
     for span in &mut batch.spans {
         inner.push(span.pages.iter_mut().map(|page| take(page, section)).collect::<Result<_>>()?);
     }
-    let spans = batch
-        .spans
-        .iter()
-        .zip(&mut inner)
-        .map(|(span, pages)| Span { rows: span.rows.clone(), position: span.position, pages })
-        .collect();
+    let spans = spans_with(&batch.spans, &mut inner);
     let result = body(&mut Batch { tokens: batch.tokens, spans });
     for (span, pages) in batch.spans.iter_mut().zip(inner) {
         span.pages.iter_mut().zip(pages).for_each(|(page, inner)| put_back(page, section, inner));
@@ -137,12 +138,7 @@ fn with_shared_pages<T>(batch: &Batch, section: usize, body: impl FnOnce(&Batch)
     for span in &batch.spans {
         inner.push(span.pages.iter().map(shared).collect::<Result<_>>()?);
     }
-    let spans = batch
-        .spans
-        .iter()
-        .zip(&mut inner)
-        .map(|(span, pages)| Span { rows: span.rows.clone(), position: span.position, pages })
-        .collect();
+    let spans = spans_with(&batch.spans, &mut inner);
     body(&Batch { tokens: batch.tokens, spans })
 }
 
