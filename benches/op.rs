@@ -1,7 +1,7 @@
 //! How fast the matrix products are: `cargo bench --bench op [-- THREADS [TYPE...]]`.
 //!
 //! For each tensor type and instruction set: one row of activations on weights that no cache holds, in GB/s of what is
-//! read, as a share of what the same threads read when they do nothing else; and 8 and 256 rows on weights that the
+//! read, as a share of what the same threads read when they do nothing else; and 8, 32 and 512 rows on weights that the
 //! caches hold, in tera-operations per second (a multiplication and an addition are two), as a share of what the
 //! multiply-and-add instructions of the set do when nothing has to be loaded. Both peaks are measured here.
 
@@ -120,6 +120,33 @@ mod peaks {
         sums.iter().map(|&sum| _mm512_reduce_add_ps(sum)).sum::<f32>() as i32
     }
 
+    /// 8192 products of bf16, in one of four tiles that are summed.
+    ///
+    /// # Safety
+    /// AMX, permitted.
+    #[cfg(target_os = "linux")]
+    pub unsafe fn amx_floats(turns: usize) -> i32 {
+        // Palette 1; eight tiles of 16 rows of 64 bytes.
+        let mut configuration = [0u8; 64];
+        configuration[0] = 1;
+        configuration[16..32].iter_mut().step_by(2).for_each(|bytes| *bytes = 64);
+        configuration[48..56].fill(16);
+        // SAFETY: as demanded; no memory but the configuration is read.
+        unsafe {
+            std::arch::asm!(
+                "ldtilecfg [{configuration}]",
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5",
+                "2:",
+                "tdpbf16ps tmm0, tmm4, tmm5", "tdpbf16ps tmm1, tmm4, tmm5",
+                "tdpbf16ps tmm2, tmm4, tmm5", "tdpbf16ps tmm3, tmm4, tmm5",
+                "dec {turns}", "jnz 2b",
+                "tilerelease",
+                configuration = in(reg) configuration.as_ptr(), turns = inout(reg) turns => _, options(nostack)
+            );
+        }
+        0
+    }
+
     /// 8 products of floats.
     #[target_feature(enable = "avx2,fma")]
     pub fn avx2_floats(seed: i32) -> i32 {
@@ -146,11 +173,19 @@ fn compute_peaks(isa: Isa, pool: &Pool) -> (f64, f64) {
         (16 * threads * peaks::TURNS * peaks::SUMS * products) as f64 / seconds
     };
     match isa {
-        // SAFETY: only instruction sets that the processor has come here.
-        Isa::Avx512Vnni => unsafe { (rate(64, &|x| peaks::avx512_bytes(x)), rate(16, &|x| peaks::avx512_floats(x))) },
+        #[cfg(target_os = "linux")]
+        Isa::Amx => {
+            // Products are of floats, whatever the type.
+            let turns = peaks::TURNS * peaks::SUMS / 32;
+            // SAFETY: only instruction sets that the processor has and the system permits come here.
+            let floats = rate(4 * 8192 / 32, &|_| unsafe { peaks::amx_floats(turns) });
+            (floats, floats)
+        }
         // SAFETY: as above.
         Isa::Avx2 => unsafe { (rate(32, &|x| peaks::avx2_bytes(x)), rate(8, &|x| peaks::avx2_floats(x))) },
         Isa::Scalar => (f64::NAN, f64::NAN),
+        // SAFETY: as above.
+        _ => unsafe { (rate(64, &|x| peaks::avx512_bytes(x)), rate(16, &|x| peaks::avx512_floats(x))) },
     }
 }
 
@@ -169,7 +204,7 @@ fn matrix(tensor_type: TensorType, rows: usize, isa: Isa, pool: &Pool) -> Matrix
 
 /// Seconds of one product with `n` rows of activations.
 fn product(matrix: &Matrix, n: usize, isa: Isa, pool: &Pool, runs: usize) -> f64 {
-    let mut acts = Acts::new(n, COLUMNS).expect("activations");
+    let mut acts = Acts::new(n, COLUMNS, isa).expect("activations");
     acts.set_shape(n, COLUMNS);
     acts.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 17) as f32 - 8.0);
     acts.quantize(isa, pool);
@@ -188,8 +223,8 @@ fn main() {
         let (bytes, floats) = compute_peaks(isa, &pool);
         println!("\n{}: {:.2} TOPS of bytes, {:.3} of floats", isa.name(), bytes / 1e12, floats / 1e12);
         println!(
-            "{:8} {:>10} {:>5}   {:>9} {:>5}   {:>9} {:>5}",
-            "", "1 row GB/s", "%", "8 rows", "%", "256 rows", "%"
+            "{:8} {:>10} {:>5}   {:>9} {:>5}   {:>9} {:>5}   {:>9} {:>5}",
+            "", "1 row GB/s", "%", "8 rows", "%", "32 rows", "%", "512 rows", "%"
         );
         for tensor_type in TYPES.iter().filter(|t| wanted(t)) {
             let row = tensor_type.row_bytes(COLUMNS).expect("whole blocks");
@@ -198,16 +233,18 @@ fn main() {
             drop(large);
             let small = matrix(*tensor_type, CACHED_ROWS, isa, &pool);
             let ops = |n: usize, runs| (2 * n * CACHED_ROWS * COLUMNS) as f64 / product(&small, n, isa, &pool, runs);
-            let (few, many) = (ops(8, 50), ops(256, 8));
+            let (few, more, many) = (ops(8, 50), ops(32, 20), ops(512, 5));
             let float = matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16);
             let peak = if float { floats } else { bytes };
             println!(
-                "{:8} {:>10.1} {:>5.0}   {:>9.3} {:>5.0}   {:>9.3} {:>5.0}",
+                "{:8} {:>10.1} {:>5.0}   {:>9.3} {:>5.0}   {:>9.3} {:>5.0}   {:>9.3} {:>5.0}",
                 tensor_type.name(),
                 gbps / 1e9,
                 100.0 * gbps / read,
                 few / 1e12,
                 100.0 * few / peak,
+                more / 1e12,
+                100.0 * more / peak,
                 many / 1e12,
                 100.0 * many / peak
             );

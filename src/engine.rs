@@ -102,7 +102,7 @@ impl Engine {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_DEFAULT_THREADS),
             n => n,
         };
-        let isa = options.isa.map_or(Isa::detect(), |cap| cap.min(Isa::detect()));
+        let isa = Isa::up_to(options.isa.unwrap_or(Isa::Amx));
         let gpus = match options.gpus {
             Some(choice) => choice,
             None => GpuChoice::parse(&std::env::var(GPU_DEVICE).unwrap_or_default())?,

@@ -24,6 +24,10 @@ pub const RF_ISA_SCALAR: u32 = 1;
 pub const RF_ISA_AVX2: u32 = 2;
 /// `rf_engine_options.isa`: at most AVX-512 with VNNI.
 pub const RF_ISA_AVX512_VNNI: u32 = 3;
+/// `rf_engine_options.isa`: at most AMX with bf16, beside AVX-512. An engine that may use AMX asks Linux to permit it to the
+/// process. From then on `sigaltstack` demands at least `sysconf(_SC_MINSIGSTKSZ)` bytes in every thread, about 11 KiB: a
+/// host that installs smaller alternate stacks caps the engine at `RF_ISA_AVX512_VNNI`.
+pub const RF_ISA_AMX: u32 = 4;
 
 /// A log message for those who look into the engine.
 pub const RF_LOG_DEBUG: i32 = 1;
@@ -148,6 +152,7 @@ pub unsafe extern "C" fn rf_engine_create(
             RF_ISA_SCALAR => Some(Isa::Scalar),
             RF_ISA_AVX2 => Some(Isa::Avx2),
             RF_ISA_AVX512_VNNI => Some(Isa::Avx512Vnni),
+            RF_ISA_AMX => Some(Isa::Amx),
             other => {
                 return Err(Error::unsupported(
                     "rf_engine_options.isa",
@@ -212,6 +217,7 @@ pub unsafe extern "C" fn rf_engine_isa(engine: *const rf_engine) -> u32 {
             Isa::Scalar => RF_ISA_SCALAR,
             Isa::Avx2 => RF_ISA_AVX2,
             Isa::Avx512Vnni => RF_ISA_AVX512_VNNI,
+            Isa::Amx => RF_ISA_AMX,
         })
     })
 }

@@ -7,6 +7,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
+use super::amx::{self, Tiles};
 use super::features::Isa;
 use super::memory::AlignedBuf;
 use super::pool::Pool;
@@ -24,6 +25,10 @@ pub struct Acts {
     q: AlignedBuf,
     /// One for each block.
     scales: Vec<BlockScale>,
+    /// The rows in bf16, where AMX multiplies them.
+    tiles: Option<Tiles>,
+    /// The rows are there, and not in `q`.
+    in_tiles: bool,
 }
 
 /// What goes with a block of quantised activations, for each half of it.
@@ -39,8 +44,8 @@ pub struct BlockScale {
 }
 
 impl Acts {
-    /// Room for `rows` rows of up to `columns` elements.
-    pub fn new(rows: usize, columns: usize) -> Result<Acts> {
+    /// Room for `rows` rows of up to `columns` elements, as the products of `isa` want them.
+    pub fn new(rows: usize, columns: usize, isa: Isa) -> Result<Acts> {
         let width = columns.next_multiple_of(BLOCK);
         let elements = rows
             .checked_mul(width)
@@ -52,6 +57,8 @@ impl Acts {
             values: AlignedBuf::zeroed(elements * 4)?,
             q: AlignedBuf::zeroed(elements)?,
             scales: vec![BlockScale::default(); elements / BLOCK],
+            tiles: (isa == Isa::Amx && rows >= amx::LEAST_ROWS).then(|| Tiles::new(rows, columns)).transpose()?,
+            in_tiles: false,
         })
     }
 
@@ -60,6 +67,7 @@ impl Acts {
         assert!(n * columns.next_multiple_of(BLOCK) <= self.q.as_slice().len(), "{n} rows of {columns} do not fit");
         self.n = n;
         self.columns = columns;
+        self.in_tiles = false;
     }
 
     /// Rows.
@@ -92,9 +100,25 @@ impl Acts {
         &self.scales[..self.n * (self.columns / BLOCK)]
     }
 
-    /// Quantises all rows. Rows that are no whole number of blocks stay float32: only float formats have such.
+    /// The rows in bf16, if they are there.
+    pub(super) fn tiles(&self) -> Option<&Tiles> {
+        self.tiles.as_ref().filter(|_| self.in_tiles)
+    }
+
+    /// Quantises all rows, or rounds them to bf16 where AMX will multiply them. Rows that are no whole number of blocks stay
+    /// float32 besides: only float formats have such.
     pub fn quantize(&mut self, isa: Isa, pool: &Pool) {
         let (n, columns) = (self.n, self.columns);
+        if isa == Isa::Amx
+            && n >= amx::LEAST_ROWS
+            && let Some(tiles) = &mut self.tiles
+        {
+            let values = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
+            // SAFETY: the instruction set was detected.
+            unsafe { tiles.round(pool, values, n, columns) };
+            self.in_tiles = true;
+            return;
+        }
         if columns % BLOCK != 0 || isa == Isa::Scalar {
             return;
         }
@@ -118,7 +142,7 @@ fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], scales: &mut [BlockScale
     match isa {
         // SAFETY: the instruction set was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni => unsafe { quantize_row_avx512(values, q, scales) },
+        Isa::Avx512Vnni | Isa::Amx => unsafe { quantize_row_avx512(values, q, scales) },
         // SAFETY: the instruction set was detected.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { quantize_row_avx2(values, q, scales) },
@@ -173,7 +197,7 @@ mod tests {
         let values: Vec<f32> = (0..5 * 96).map(|i| ((i * 7919 % 1009) as f32 - 500.0) * 0.01).collect();
         let mut first: Option<Vec<i8>> = None;
         for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
-            let mut acts = Acts::new(5, 96).expect("acts");
+            let mut acts = Acts::new(5, 96, isa).expect("acts");
             acts.set_shape(5, 96);
             acts.values_mut().copy_from_slice(&values);
             acts.quantize(isa, &pool);

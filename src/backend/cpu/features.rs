@@ -1,5 +1,7 @@
 //! What this processor may run: asked once, never assumed at build time.
 
+use std::sync::LazyLock;
+
 /// The instruction sets that kernels are written for, in ascending order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
@@ -9,31 +11,57 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI (and all of [`Isa::Avx2`]).
     Avx512Vnni,
+    /// AMX tiles with bf16 (and all of [`Isa::Avx512Vnni`], and AVX-512 BF16).
+    Amx,
 }
+
+/// The best one without AMX.
+static VECTORS: LazyLock<Isa> = LazyLock::new(|| {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let avx512 = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni");
+        if avx2 && avx512 {
+            return Isa::Avx512Vnni;
+        }
+        if avx2 {
+            return Isa::Avx2;
+        }
+    }
+    Isa::Scalar
+});
+
+/// Whether this process may use AMX.
+static AMX: LazyLock<bool> = LazyLock::new(|| {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        *VECTORS == Isa::Avx512Vnni && is_x86_feature_detected!("avx512bf16") && tiles::present() && tiles::permitted()
+    }
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    false
+});
 
 impl Isa {
     /// Every instruction set, from the plainest.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx];
 
     /// The best one that this processor may run.
     pub fn detect() -> Isa {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 =
-                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni");
-            if avx2 && avx512 {
-                return Isa::Avx512Vnni;
-            }
-            if avx2 {
-                return Isa::Avx2;
-            }
-        }
-        Isa::Scalar
+        Isa::up_to(Isa::Amx)
+    }
+
+    /// The best one that this processor may run, but none better than `cap`.
+    ///
+    /// Linux has to permit AMX to the process; it is asked for that, once, only if `cap` admits AMX. (From then on it
+    /// demands that the process's alternate signal stacks have room for the tiles: `sysconf(_SC_MINSIGSTKSZ)` bytes. Where a
+    /// thread already has a smaller one, it refuses, and AVX-512 is the best.)
+    pub fn up_to(cap: Isa) -> Isa {
+        if cap == Isa::Amx && *AMX { Isa::Amx } else { cap.min(*VECTORS) }
     }
 
     /// The name that the command line and the log use.
@@ -42,12 +70,47 @@ impl Isa {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
             Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Amx => "amx",
         }
+    }
+
+    /// What works on vectors: all of it but AMX.
+    pub fn vectors(self) -> Isa {
+        self.min(Isa::Avx512Vnni)
     }
 
     /// Those that this processor may run, from the plainest: what a kernel test iterates over.
     pub fn available() -> impl Iterator<Item = Isa> {
         let best = Isa::detect();
         Isa::ALL.into_iter().filter(move |&isa| isa <= best)
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles {
+    //! AMX: what the processor has, and what the system allows. (Rust does not detect it yet.)
+
+    use std::arch::x86_64::{__cpuid_count, __get_cpuid_max};
+
+    /// `arch_prctl`: permit a state component to the process (Linux, Documentation/arch/x86/xstate.rst).
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    /// The state component of the tiles' contents.
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    /// Leaf 7, EDX: AMX-BF16 and AMX-TILE (Intel SDM, CPUID).
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+
+    /// Whether the processor has tiles and their products of bf16.
+    #[allow(unused_unsafe)] // these became safe functions with a later compiler
+    pub fn present() -> bool {
+        // SAFETY: a processor with AVX-512 has CPUID; leaf 7 is asked for only if there is one.
+        let flags = unsafe { if __get_cpuid_max(0).0 >= 7 { __cpuid_count(7, 0).edx } else { 0 } };
+        flags & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE
+    }
+
+    /// Asks the system for them. A system that does not know the question refuses it.
+    pub fn permitted() -> bool {
+        // SAFETY: a system call without pointers.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
     }
 }

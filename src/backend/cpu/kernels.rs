@@ -228,7 +228,7 @@ kernels! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4
 
 /// The kernel for a packed format on `isa`.
 pub(super) fn kernel(tensor_type: TensorType, isa: Isa) -> Option<&'static Kernel> {
-    KERNELS.iter().find(|kernel| kernel.tensor_type == tensor_type && kernel.isa == isa)
+    KERNELS.iter().find(|kernel| kernel.tensor_type == tensor_type && kernel.isa == isa.vectors())
 }
 
 /// The element type of a float row.
@@ -398,7 +398,7 @@ unsafe fn float_group_avx2<const N: usize>(
 /// The kernels of packed floats, and the rows of activations that each takes.
 pub(super) fn float_kernels(isa: Isa) -> &'static [(usize, FloatKernel)] {
     match isa {
-        Isa::Avx512Vnni => &[
+        Isa::Avx512Vnni | Isa::Amx => &[
             (8, float_group_avx512::<8>),
             (4, float_group_avx512::<4>),
             (2, float_group_avx512::<2>),
@@ -455,7 +455,7 @@ pub(super) fn float_products<const N: usize>(
     assert!(row.len() >= columns * float.bytes() && x.len() >= N * columns);
     match isa {
         // SAFETY: the instruction set was detected; the lengths were checked.
-        Isa::Avx512Vnni => unsafe { floats_avx512::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
+        Isa::Avx512Vnni | Isa::Amx => unsafe { floats_avx512::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
         // SAFETY: as above.
         Isa::Avx2 => unsafe { floats_avx2::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
         Isa::Scalar => std::array::from_fn(|t| {

@@ -2,11 +2,13 @@
 //!
 //! All products of a verb are one parallel region. A task is some consecutive groups of 16 rows; it multiplies them by
 //! all rows of activations, so that weights are read once and activations stay in the cache. A result does not depend
-//! on the number of threads, nor on how many rows of activations there are.
+//! on the number of threads, nor on how many rows of activations there are, but for AMX, which rounds otherwise and
+//! multiplies where there are at least `amx::LEAST_ROWS` rows.
 
 use std::cell::RefCell;
 
 use super::acts::Acts;
+use super::amx;
 use super::features::Isa;
 use super::kernels::{FLOAT_WIDTHS, Float, Kernel, Quantized, WIDTHS, float_kernels, float_products, kernel};
 use super::matrix::Matrix;
@@ -83,6 +85,11 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool)
 
 impl Part<'_> {
     fn run(&self, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>, exact: bool) {
+        if let Some(tiles) = acts.tiles().filter(|_| !exact && amx::multiplies(self.matrix)) {
+            let target = amx::Target { out: &self.out, bias: self.bias, accumulate: self.accumulate };
+            // SAFETY: only AMX has activations in tiles; these rows of the matrix belong to one task.
+            return unsafe { amx::multiply(self.matrix, tiles, groups, target) };
+        }
         if let Some(float) = self.matrix.packed_floats() {
             return self.run_packed_floats(float, isa, acts, groups);
         }
@@ -196,5 +203,7 @@ impl Part<'_> {
     }
 }
 
+#[cfg(test)]
+pub(super) mod noise;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The CPU backend: the verbs over kernels that are chosen at run time.
 
 pub mod acts;
+mod amx;
 pub mod attention;
 mod cache;
 pub mod features;

@@ -208,7 +208,7 @@ impl Backend for CpuBackend {
             shape: s,
             n: 0,
             x: buffer(s.rows, s.n_embd, "the residual stream")?,
-            acts: Acts::new(s.rows, widest)?,
+            acts: Acts::new(s.rows, widest, self.isa)?,
             q: buffer(s.rows, n_q, "queries")?,
             k: buffer(s.rows, n_kv, "keys")?,
             v: buffer(s.rows, n_kv, "values")?,

@@ -22,6 +22,11 @@ impl<'a, T> Rows<'a, T> {
         Rows { start: all.as_mut_ptr(), width, count, life: PhantomData }
     }
 
+    /// Elements of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// Row `i`.
     ///
     /// # Safety
@@ -31,6 +36,16 @@ impl<'a, T> Rows<'a, T> {
         assert!(i < self.count, "row {i} of {}", self.count);
         // SAFETY: inside the slice that `new` was given; the caller promises that the row is his alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.width), self.width) }
+    }
+
+    /// Where element `offset` of row `i` lies, for those who write several rows as one.
+    ///
+    /// # Safety
+    /// What is written there must be the caller's alone.
+    pub unsafe fn at(&self, i: usize, offset: usize) -> *mut T {
+        assert!(i < self.count && offset < self.width, "element {offset} of row {i} of {}", self.count);
+        // SAFETY: inside the slice that `new` was given.
+        unsafe { self.start.add(i * self.width + offset) }
     }
 
     /// `width` elements from `offset` of row `i`.

@@ -62,6 +62,7 @@ enum IsaCap {
     Avx2,
     #[value(name = "avx512-vnni")]
     Avx512Vnni,
+    Amx,
 }
 
 /// Which model, and how to run it.
@@ -101,6 +102,7 @@ impl ModelArgs {
             IsaCap::Scalar => Isa::Scalar,
             IsaCap::Avx2 => Isa::Avx2,
             IsaCap::Avx512Vnni => Isa::Avx512Vnni,
+            IsaCap::Amx => Isa::Amx,
         });
         let log: Option<rocmforge::engine::Log> = match self.verbose {
             true => Some(Box::new(|level, message| eprintln!("{level:?}: {message}"))),

@@ -220,12 +220,12 @@ fn attend_pass(isa: Isa, queries: &mut [Query<'_>], pages: &HeadPages<'_, '_>, s
         // SAFETY: these are the features of F32x16; `attend` has checked the lengths.
         unsafe { kernels::attend::<F32x16>(queries, pages, scores, scratch) }
     }
-    match isa.min(Isa::detect()) {
+    match Isa::up_to(isa.vectors()) {
         Isa::Scalar => scalar::attend(queries, pages, scores, scratch),
-        // SAFETY: `Isa::detect` has found the features.
+        // SAFETY: `Isa::up_to` has found the features.
         Isa::Avx2 => unsafe { avx2(queries, pages, scores, scratch) },
         // SAFETY: as above.
-        Isa::Avx512Vnni => unsafe { avx512(queries, pages, scores, scratch) },
+        _ => unsafe { avx512(queries, pages, scores, scratch) },
     }
 }
 

@@ -54,12 +54,12 @@ macro_rules! vector_operations {
                     // SAFETY: these are the features of F32x16; the lengths are checked above.
                     unsafe { kernels::$name::<F32x16>($($arg),*) }
                 }
-                match isa.min(Isa::detect()) {
+                match Isa::up_to(isa.vectors()) {
                     Isa::Scalar => scalar::$name($($arg),*),
-                    // SAFETY: `Isa::detect` has found the features.
+                    // SAFETY: `Isa::up_to` has found the features.
                     Isa::Avx2 => unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
-                    Isa::Avx512Vnni => unsafe { avx512($($arg),*) },
+                    _ => unsafe { avx512($($arg),*) },
                 }
             }
             #[cfg(not(target_arch = "x86_64"))]

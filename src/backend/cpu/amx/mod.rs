@@ -1,0 +1,231 @@
+//! Products of many rows of activations on AMX: tiles of bf16, summed in float32.
+//!
+//! Why bf16 and not int8, which the unit multiplies twice as fast: every format scales its numbers apart in blocks of 16 or
+//! 32 columns. A chain of int8 products must end at the border of a block, where half of an int8 tile would be used, and
+//! each sum would be converted, scaled and added by the vector unit: about 28 of its cycles for 16 of the tile unit's. With
+//! the scales in the weights a chain is as long as the row, and the vector unit is free to unfold the next weights. bf16
+//! also rounds activations finer than 8 bits with one scale for 16 of them, but for the greatest of the 16.
+//!
+//! Weights stay packed in memory. A task unfolds two groups of 16 rows (a *panel*) for up to [`CHUNK`] columns into its own
+//! scratch, which the first- and second-level caches hold, and multiplies them by all rows of activations. That unfolding
+//! costs about 80 cycles for 16 rows × 32 columns, as much as the products of 80 rows of activations: it is why
+//! [`LEAST_ROWS`] rows are the least.
+
+mod panel;
+mod unit;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use panel::{round_row, unfold_floats, unfolder};
+use unit::{Block, Configured, Multiply, TILE_BYTES, TILE_ROWS};
+
+use super::kernels::Float;
+use super::matrix::Matrix;
+use super::memory::AlignedBuf;
+use super::pack::{COLUMNS, Layout, ROWS};
+use super::pool::Pool;
+use super::rows::Rows;
+use crate::error::Result;
+
+/// Fewer rows of activations are faster on vectors.
+pub(super) const LEAST_ROWS: usize = 12;
+/// Columns of a panel at most: 1024 make 64 KiB of weights, and 1 MiB of 512 rows of activations. A multiple of every
+/// format's block.
+const CHUNK: usize = 1024;
+/// Rows of weights of a panel.
+const PANEL: usize = 2 * ROWS;
+
+/// A piece of a panel in memory that tiles are loaded from.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([u8; 64]);
+
+thread_local! {
+    /// A panel, and a group that is packed where it is used.
+    static SCRATCH: RefCell<(Vec<Line>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// Rows of activations in bf16: `[rows / 16][columns / 32]` tiles of 16 × 32, filled up with zeros.
+pub(super) struct Tiles {
+    memory: AlignedBuf,
+    rows: usize,
+    columns: usize,
+}
+
+impl Tiles {
+    /// Room for `rows` rows of `columns` elements, or fewer rows of more.
+    pub fn new(rows: usize, columns: usize) -> Result<Tiles> {
+        let bytes =
+            rows.next_multiple_of(TILE_ROWS).saturating_mul(columns.next_multiple_of(COLUMNS)).saturating_mul(2);
+        Ok(Tiles { memory: AlignedBuf::zeroed(bytes)?, rows: 0, columns: 0 })
+    }
+
+    /// Rounds `[rows][columns]` values.
+    ///
+    /// # Safety
+    /// AVX-512 with BF16.
+    pub unsafe fn round(&mut self, pool: &Pool, values: &[f32], rows: usize, columns: usize) {
+        (self.rows, self.columns) = (rows, columns);
+        let (blocks, block) = (rows.div_ceil(TILE_ROWS), columns.div_ceil(COLUMNS) * TILE_BYTES);
+        let tiles = Rows::new(&mut self.memory.as_mut_slice()[..blocks * block], block);
+        pool.run(blocks, &|i| {
+            // SAFETY: each block is written by one task.
+            let out = unsafe { tiles.row(i) };
+            if (i + 1) * TILE_ROWS > rows {
+                out.fill(0);
+            }
+            for (r, row) in values.chunks_exact(columns).skip(i * TILE_ROWS).take(TILE_ROWS).enumerate() {
+                // SAFETY: row `r` of each of the block's tiles; the instruction set as demanded.
+                unsafe { round_row(row, out.as_mut_ptr().add(r * size_of::<Line>())) };
+            }
+        });
+    }
+
+    /// Bytes of 16 rows.
+    fn block(&self) -> usize {
+        self.columns.div_ceil(COLUMNS) * TILE_BYTES
+    }
+}
+
+/// Where products go.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// `[rows of activations][rows of the matrix]`.
+    pub out: &'a Rows<'a, f32>,
+    /// One for each row of the matrix.
+    pub bias: Option<&'a [f32]>,
+    /// Add to `out` instead of writing it.
+    pub accumulate: bool,
+}
+
+/// Whether the matrix has a form that can be unfolded.
+pub(super) fn multiplies(matrix: &Matrix) -> bool {
+    match matrix.packed_floats() {
+        Some(float) => float != Float::F32,
+        None => Layout::of(matrix.tensor_type()).is_some() && unfolder(matrix.tensor_type()).is_some(),
+    }
+}
+
+/// Multiplies `groups` of 16 rows of the matrix by all rows of activations.
+///
+/// # Safety
+/// [`Isa::Amx`](super::features::Isa::Amx), and nobody else may use these rows' part of the target.
+pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
+    // SAFETY: as demanded.
+    unsafe {
+        let _configured = Configured::new();
+        multiply_with(unit::amx, matrix, x, groups, target);
+    }
+}
+
+/// [`multiply`] on a unit that may be an emulated one.
+///
+/// # Safety
+/// AVX-512 with VNNI and BF16, and what [`Multiply`] demands.
+unsafe fn multiply_with(unit: Multiply, matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
+    assert!(matrix.columns() == x.columns);
+    let columns = matrix.columns();
+    let chunks = columns.div_ceil(CHUNK).max(1);
+    let chunk = columns.div_ceil(chunks).next_multiple_of(256);
+    SCRATCH.with_borrow_mut(|(panel, packed)| {
+        panel.resize(2 * chunk.div_ceil(COLUMNS) * TILE_ROWS, Line([0; 64]));
+        for first in (0..columns).step_by(chunk) {
+            let part = first..columns.min(first + chunk);
+            for group in groups.clone().step_by(2) {
+                let pair = group..groups.end.min(group + 2);
+                // SAFETY: the instruction set as demanded; the panel has room for the chunk.
+                unsafe {
+                    for (i, group) in pair.clone().enumerate() {
+                        let out = panel.as_mut_ptr().add(i * chunk.div_ceil(COLUMNS) * TILE_ROWS);
+                        unfold_group(matrix, group, part.clone(), packed, out.cast());
+                    }
+                    let w_next = if pair.len() == 2 { chunk.div_ceil(COLUMNS) * TILE_BYTES } else { 0 };
+                    multiply_panel(unit, matrix, x, &part, panel.as_ptr().cast(), w_next, pair.start * ROWS, target);
+                }
+            }
+        }
+    });
+}
+
+/// Unfolds the columns `part` of a group, which begin and end at a block's border, or the row's end.
+///
+/// # Safety
+/// AVX-512 with VNNI and BF16, and room for the tiles at `out`.
+unsafe fn unfold_group(matrix: &Matrix, group: usize, part: Range<usize>, packed: &mut Vec<u8>, out: *mut u8) {
+    if let Some(float) = matrix.packed_floats() {
+        let bytes = &matrix.float_group(group)[part.start * ROWS * float.bytes()..part.end * ROWS * float.bytes()];
+        // SAFETY: as demanded; the slice has the columns.
+        return unsafe { unfold_floats(float, bytes.as_ptr(), part.len(), out) };
+    }
+    let (Some(layout), Some(unfold)) = (Layout::of(matrix.tensor_type()), unfolder(matrix.tensor_type())) else {
+        return;
+    };
+    let (first, blocks) = (part.start / COLUMNS / layout.tiles, part.len() / COLUMNS / layout.tiles);
+    let bytes = &matrix.group(layout, group, packed)[first * layout.block()..(first + blocks) * layout.block()];
+    // SAFETY: as demanded; the slice has the blocks.
+    unsafe { unfold(bytes.as_ptr(), blocks, out) }
+}
+
+/// Adds the products of a panel, whose first row is `row` of the matrix.
+///
+/// # Safety
+/// As [`multiply_with`]; the panel has the columns `part`.
+#[allow(clippy::too_many_arguments)] // the loop's state
+unsafe fn multiply_panel(
+    unit: Multiply,
+    matrix: &Matrix,
+    x: &Tiles,
+    part: &Range<usize>,
+    panel: *const u8,
+    w_next: usize,
+    row: usize,
+    target: Target,
+) {
+    let width = PANEL.min(matrix.rows() - row);
+    let width = if w_next == 0 { width.min(ROWS) } else { width };
+    let first_part = part.start == 0;
+    let mut at = 0;
+    while at < x.rows {
+        let rows = if x.rows - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
+        let height = if rows == unit::Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+        let n = height.min(x.rows - at);
+        let mut sums = Sums([[0.0; PANEL]; 2 * TILE_ROWS]);
+        let mut block = Block {
+            x: x.memory.as_slice()[at / TILE_ROWS * x.block() + part.start / COLUMNS * TILE_BYTES..].as_ptr(),
+            x_next: x.block(),
+            w: panel,
+            w_next,
+            steps: part.len().div_ceil(COLUMNS),
+            sums: sums.0.as_mut_ptr().cast(),
+            sums_stride: PANEL * size_of::<f32>(),
+            add: false,
+        };
+        // SAFETY: the tiles of the part are there, `Two` only if there are more than 16 rows; the sums are the caller's.
+        unsafe {
+            if n == height && width == PANEL && target.bias.is_none() {
+                block.sums = target.out.at(at, row);
+                block.sums_stride = target.out.width() * size_of::<f32>();
+                block.add = target.accumulate || !first_part;
+                unit(&block, rows);
+            } else {
+                unit(&block, rows);
+                let bias = if first_part { target.bias } else { None };
+                for (t, sums) in sums.0.iter().take(n).enumerate() {
+                    for (i, (out, sum)) in target.out.part(at + t, row, width).iter_mut().zip(sums).enumerate() {
+                        let sum = sum + bias.map_or(0.0, |bias| bias[row + i]);
+                        *out = if target.accumulate || !first_part { *out + sum } else { sum };
+                    }
+                }
+            }
+        }
+        at += height;
+    }
+}
+
+/// A block's sums where they cannot go to their place at once.
+#[repr(align(64))]
+struct Sums([[f32; PANEL]; 2 * TILE_ROWS]);
+
+#[cfg(test)]
+mod tests;
