@@ -70,7 +70,12 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool)
             }
         })
         .collect();
-    let tile = groups.div_ceil(pool.threads() * if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD }).max(1);
+    let tasks = match (pool.threads(), acts.tiles()) {
+        (1, _) => 1,
+        (threads, None) => threads * TASKS_PER_THREAD,
+        (threads, Some(_)) => threads * amx::TASKS_PER_THREAD,
+    };
+    let tile = groups.div_ceil(tasks).max(1);
     pool.run(groups.div_ceil(tile), &|task| {
         let range = task * tile..groups.min((task + 1) * tile);
         for part in &parts {

@@ -6,18 +6,21 @@
 //! the scales in the weights a chain is as long as the row, and the vector unit is free to unfold the next weights. bf16
 //! also rounds activations finer than 8 bits with one scale for 16 of them, but for the greatest of the 16.
 //!
-//! Weights stay packed in memory. A task unfolds two groups of 16 rows (a *panel*) for up to [`CHUNK`] columns into its own
-//! scratch, which the first- and second-level caches hold, and multiplies them by all rows of activations. That unfolding
-//! costs about 80 cycles for 16 rows × 32 columns, as much as the products of 80 rows of activations: it is why
-//! [`LEAST_ROWS`] rows are the least.
+//! Weights stay packed in memory. A task unfolds up to [`UNFOLDED`] bytes of them, groups of 16 rows by up to [`CHUNK`]
+//! columns, into scratch that its second-level cache holds. Then it takes 32 rows of activations at a time, which the
+//! first-level cache holds, and multiplies them by pairs of these groups. Unfolding costs about 60 cycles for 16 rows × 32
+//! columns, as much as the products of 60 rows of activations: it is why [`LEAST_ROWS`] rows are the least.
+//!
+//! What bounds it, on a Sapphire Rapids core: the unit needs 64 bytes a cycle for its peak with four tiles of sums. It gets
+//! about 100 from the first-level cache, 48 from the second, 10 from the third.
 
-mod panel;
+mod unfold;
 mod unit;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use panel::{round_row, unfold_floats, unfolder};
+use unfold::{round_row, unfold_floats, unfolder};
 use unit::{Block, Configured, Multiply, TILE_BYTES, TILE_ROWS};
 
 use super::kernels::Float;
@@ -30,19 +33,22 @@ use crate::error::Result;
 
 /// Fewer rows of activations are faster on vectors.
 pub(super) const LEAST_ROWS: usize = 12;
-/// Columns of a panel at most: 1024 make 64 KiB of weights, and 1 MiB of 512 rows of activations. A multiple of every
-/// format's block.
-const CHUNK: usize = 1024;
-/// Rows of weights of a panel.
-const PANEL: usize = 2 * ROWS;
+/// Tasks of each thread: a task is the better the more groups it has for 32 rows of activations.
+pub(super) const TASKS_PER_THREAD: usize = 2;
+/// Columns of a chain of products at most; a multiple of every format's block.
+const CHUNK: usize = 768;
+/// Bytes of unfolded weights: they and 512 rows of activations fit the second-level cache.
+const UNFOLDED: usize = 512 << 10;
+/// Rows of weights of a pair of groups.
+const PAIR: usize = 2 * ROWS;
 
-/// A piece of a panel in memory that tiles are loaded from.
+/// A row of a tile in memory.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 struct Line([u8; 64]);
 
 thread_local! {
-    /// A panel, and a group that is packed where it is used.
+    /// Unfolded groups, and a group that is packed where it is used.
     static SCRATCH: RefCell<(Vec<Line>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
@@ -126,26 +132,40 @@ pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, groups: Range<usize>, 
 unsafe fn multiply_with(unit: Multiply, matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
     assert!(matrix.columns() == x.columns);
     let columns = matrix.columns();
-    let chunks = columns.div_ceil(CHUNK).max(1);
-    let chunk = columns.div_ceil(chunks).next_multiple_of(256);
-    SCRATCH.with_borrow_mut(|(panel, packed)| {
-        panel.resize(2 * chunk.div_ceil(COLUMNS) * TILE_ROWS, Line([0; 64]));
+    let chunk = columns.div_ceil(columns.div_ceil(CHUNK).max(1)).next_multiple_of(256);
+    // Lines of an unfolded group, and groups that are unfolded together: whole pairs.
+    let lines = chunk / COLUMNS * TILE_ROWS;
+    let together = (UNFOLDED / (lines * size_of::<Line>())).clamp(2, 32) & !1;
+    SCRATCH.with_borrow_mut(|(unfolded, packed)| {
+        unfolded.resize(together * lines, Line([0; 64]));
         for first in (0..columns).step_by(chunk) {
             let part = first..columns.min(first + chunk);
-            for group in groups.clone().step_by(2) {
-                let pair = group..groups.end.min(group + 2);
-                // SAFETY: the instruction set as demanded; the panel has room for the chunk.
-                unsafe {
-                    for (i, group) in pair.clone().enumerate() {
-                        let out = panel.as_mut_ptr().add(i * chunk.div_ceil(COLUMNS) * TILE_ROWS);
-                        unfold_group(matrix, group, part.clone(), packed, out.cast());
+            for start in groups.clone().step_by(together) {
+                let block = start..groups.end.min(start + together);
+                for (group, out) in block.clone().zip(unfolded.chunks_exact_mut(lines)) {
+                    // SAFETY: the instruction set as demanded; there is room for a chunk.
+                    unsafe { unfold_group(matrix, group, part.clone(), packed, out.as_mut_ptr().cast()) };
+                }
+                for at in (0..x.rows).step_by(2 * TILE_ROWS) {
+                    for (group, w) in block.clone().step_by(2).zip(unfolded.chunks(2 * lines)) {
+                        let w_next = if group + 1 < block.end { lines * size_of::<Line>() } else { 0 };
+                        let w = Pair { w: w.as_ptr().cast(), w_next, row: group * ROWS };
+                        // SAFETY: as demanded.
+                        unsafe { multiply_pair(unit, matrix, x, at, &part, w, target) };
                     }
-                    let w_next = if pair.len() == 2 { chunk.div_ceil(COLUMNS) * TILE_BYTES } else { 0 };
-                    multiply_panel(unit, matrix, x, &part, panel.as_ptr().cast(), w_next, pair.start * ROWS, target);
                 }
             }
         }
     });
+}
+
+/// Two unfolded groups, or one.
+struct Pair {
+    w: *const u8,
+    /// Bytes to the second; 0: there is none.
+    w_next: usize,
+    /// The first row of the matrix in them.
+    row: usize,
 }
 
 /// Unfolds the columns `part` of a group, which begin and end at a block's border, or the row's end.
@@ -167,65 +187,57 @@ unsafe fn unfold_group(matrix: &Matrix, group: usize, part: Range<usize>, packed
     unsafe { unfold(bytes.as_ptr(), blocks, out) }
 }
 
-/// Adds the products of a panel, whose first row is `row` of the matrix.
+/// Adds the products of up to 32 rows of activations, from row `at`, with a pair of groups, over the columns `part`.
 ///
 /// # Safety
-/// As [`multiply_with`]; the panel has the columns `part`.
-#[allow(clippy::too_many_arguments)] // the loop's state
-unsafe fn multiply_panel(
+/// As [`multiply_with`]; the pair has these columns.
+unsafe fn multiply_pair(
     unit: Multiply,
     matrix: &Matrix,
     x: &Tiles,
+    at: usize,
     part: &Range<usize>,
-    panel: *const u8,
-    w_next: usize,
-    row: usize,
+    pair: Pair,
     target: Target,
 ) {
-    let width = PANEL.min(matrix.rows() - row);
-    let width = if w_next == 0 { width.min(ROWS) } else { width };
+    let row = pair.row;
+    let width = (matrix.rows() - row).min(if pair.w_next == 0 { ROWS } else { PAIR });
+    let rows = if x.rows - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
+    let height = if rows == unit::Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+    let n = height.min(x.rows - at);
     let first_part = part.start == 0;
-    let mut at = 0;
-    while at < x.rows {
-        let rows = if x.rows - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
-        let height = if rows == unit::Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
-        let n = height.min(x.rows - at);
-        let mut sums = Sums([[0.0; PANEL]; 2 * TILE_ROWS]);
-        let mut block = Block {
-            x: x.memory.as_slice()[at / TILE_ROWS * x.block() + part.start / COLUMNS * TILE_BYTES..].as_ptr(),
-            x_next: x.block(),
-            w: panel,
-            w_next,
-            steps: part.len().div_ceil(COLUMNS),
-            sums: sums.0.as_mut_ptr().cast(),
-            sums_stride: PANEL * size_of::<f32>(),
-            add: false,
-        };
-        // SAFETY: the tiles of the part are there, `Two` only if there are more than 16 rows; the sums are the caller's.
-        unsafe {
-            if n == height && width == PANEL && target.bias.is_none() {
-                block.sums = target.out.at(at, row);
-                block.sums_stride = target.out.width() * size_of::<f32>();
-                block.add = target.accumulate || !first_part;
-                unit(&block, rows);
-            } else {
-                unit(&block, rows);
-                let bias = if first_part { target.bias } else { None };
-                for (t, sums) in sums.0.iter().take(n).enumerate() {
-                    for (i, (out, sum)) in target.out.part(at + t, row, width).iter_mut().zip(sums).enumerate() {
-                        let sum = sum + bias.map_or(0.0, |bias| bias[row + i]);
-                        *out = if target.accumulate || !first_part { *out + sum } else { sum };
-                    }
-                }
+    let mut block = Block {
+        x: x.memory.as_slice()[at / TILE_ROWS * x.block() + part.start / COLUMNS * TILE_BYTES..].as_ptr(),
+        x_next: x.block(),
+        w: pair.w,
+        w_next: pair.w_next,
+        steps: part.len().div_ceil(COLUMNS),
+        sums: std::ptr::null_mut(),
+        sums_stride: target.out.width() * size_of::<f32>(),
+        add: target.accumulate || !first_part,
+    };
+    // SAFETY: the tiles of the part are there, `Two` only if there are more than 16 rows; the sums are the caller's.
+    unsafe {
+        if n == height && width == PAIR && target.bias.is_none() {
+            block.sums = target.out.at(at, row);
+            return unit(&block, rows);
+        }
+        let mut sums = Sums([[0.0; PAIR]; 2 * TILE_ROWS]);
+        (block.sums, block.sums_stride, block.add) = (sums.0.as_mut_ptr().cast(), PAIR * size_of::<f32>(), false);
+        unit(&block, rows);
+        let bias = if first_part { target.bias } else { None };
+        for (t, sums) in sums.0.iter().take(n).enumerate() {
+            for (i, (out, sum)) in target.out.part(at + t, row, width).iter_mut().zip(sums).enumerate() {
+                let sum = sum + bias.map_or(0.0, |bias| bias[row + i]);
+                *out = if target.accumulate || !first_part { *out + sum } else { sum };
             }
         }
-        at += height;
     }
 }
 
 /// A block's sums where they cannot go to their place at once.
 #[repr(align(64))]
-struct Sums([[f32; PANEL]; 2 * TILE_ROWS]);
+struct Sums([[f32; PAIR]; 2 * TILE_ROWS]);
 
 #[cfg(test)]
 mod tests;
