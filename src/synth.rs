@@ -141,6 +141,12 @@ pub struct Shape {
     pub tied: bool,
 }
 
+/// As SmolLM2 135M. (Its rows are no whole blocks of 256: no K types.)
+pub const SMOLLM2_135M: Shape =
+    Shape { layers: 30, n_embd: 576, n_ff: 1536, n_head: 9, n_head_kv: 3, n_vocab: 49_152, tied: true };
+/// As Qwen2.5 1.5B, without its biases.
+pub const QWEN2_1_5B: Shape =
+    Shape { layers: 28, n_embd: 1536, n_ff: 8960, n_head: 12, n_head_kv: 2, n_vocab: 151_936, tied: true };
 /// As Llama 3.2 1B.
 pub const LLAMA_1B: Shape =
     Shape { layers: 16, n_embd: 2048, n_ff: 8192, n_head: 32, n_head_kv: 8, n_vocab: 128_256, tied: true };

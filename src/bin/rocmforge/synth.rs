@@ -6,13 +6,19 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rocmforge::quant::{FORMATS, TensorType};
-use rocmforge::synth::{LLAMA_1B, LLAMA_8B, Mix, TINY, write_model};
+use rocmforge::synth::{LLAMA_1B, LLAMA_8B, Mix, QWEN2_1_5B, SMOLLM2_135M, TINY, write_model};
 use rocmforge::{Error, Result};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum ShapeName {
     /// A model for tests
     Tiny,
+    /// As SmolLM2 135M
+    #[value(name = "135m")]
+    Smol,
+    /// As Qwen2.5 1.5B
+    #[value(name = "1.5b")]
+    Qwen,
     /// As Llama 3.2 1B
     #[value(name = "1b")]
     OneB,
@@ -51,6 +57,8 @@ fn mix_of(name: &str) -> Result<Mix> {
 pub fn synth(args: SynthArgs) -> Result<()> {
     let shape = match args.shape {
         ShapeName::Tiny => TINY,
+        ShapeName::Smol => SMOLLM2_135M,
+        ShapeName::Qwen => QWEN2_1_5B,
         ShapeName::OneB => LLAMA_1B,
         ShapeName::EightB => LLAMA_8B,
     };

@@ -1,0 +1,171 @@
+//! Weights as the tile unit wants them: 16 rows as pairs of columns in bf16.
+//!
+//! A packed group of any format becomes, for each 32 columns, a tile of 16 pairs × 16 rows. The formats' scales and minima
+//! are applied here, in float32, before bf16: sums then need no scale, and a chain of products may be as
+//! long as the row. The work is paid once for all rows of activations of a step.
+
+use std::arch::x86_64::*;
+
+use super::super::kernels::Float;
+use super::super::pack::ROWS;
+use super::super::simd::{Avx512Vnni, Simd};
+use super::super::tiles::{self, Tile};
+use super::unit::{TILE_BYTES, TILE_WIDTH};
+use crate::quant::TensorType;
+
+/// Writes tiles of the columns of whole blocks of the file: `blocks` blocks of a packed group.
+///
+/// # Safety
+/// AVX-512 with VNNI and BF16, whole blocks at `group`, and room for their tiles at `out`.
+pub type Unfold = unsafe fn(group: *const u8, blocks: usize, out: *mut u8);
+
+/// The order in which the upper halves of two vectors become a vector of pairs.
+#[repr(align(64))]
+struct UpperHalves([u16; 32]);
+
+static UPPER_HALVES: UpperHalves = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = (i / 2 * 2 + 1 + 32 * (i % 2)) as u16;
+        i += 1;
+    }
+    UpperHalves(order)
+};
+
+/// A float's upper half is the bf16 next to it on the side of zero, 2⁻⁸·0.72 of it less on the average (over mantissas as
+/// they are in nature, of density 1 / (m · ln 2)). Scaled by this before, weights are as good as rounded to nearest: no
+/// bias, and a standard deviation that is 5 % greater. Rounding would cost a third of the time. A number that bf16 has stays
+/// what it is.
+const LESS: f32 = 1.0 + 0.721_347_5 / 256.0;
+
+/// Two columns of 16 rows, scaled by [`LESS`], as pairs of bf16.
+#[inline(always)]
+unsafe fn pairs(even: __m512, odd: __m512) -> __m512i {
+    unsafe {
+        let order = _mm512_load_si512(UPPER_HALVES.0.as_ptr().cast());
+        _mm512_permutex2var_epi16(_mm512_castps_si512(even), order, _mm512_castps_si512(odd))
+    }
+}
+
+/// Number and bias: the bits of 2¹⁵ with a byte in its mantissa such that the float is 2¹⁵ + the byte.
+const BIAS: f32 = 32768.0;
+
+/// Bytes `N` of the lanes, as floats with [`BIAS`].
+#[inline(always)]
+unsafe fn biased<const N: usize>(numbers: __m512i) -> __m512 {
+    unsafe {
+        let moved = match N {
+            0 => _mm512_slli_epi32::<8>(numbers),
+            1 => numbers,
+            2 => _mm512_srli_epi32::<8>(numbers),
+            _ => _mm512_srli_epi32::<16>(numbers),
+        };
+        // (moved & 0xff00) | bias
+        let (mask, bias) = (_mm512_set1_epi32(0xff00), _mm512_set1_epi32(BIAS.to_bits() as i32));
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xea>(moved, mask, bias))
+    }
+}
+
+/// One tile of a packed format.
+#[inline(always)]
+unsafe fn unfold_tile<T: Tile>(head: *const u8, tile: *const u8, out: *mut u8) {
+    unsafe {
+        let numbers = T::numbers::<Avx512Vnni>(tile, 0);
+        let scales = T::scales::<Avx512Vnni>(head, tile, 0);
+        let less = _mm512_set1_ps(LESS);
+        let signed = T::BITS == 8;
+        let offset = if signed { 128 } else { T::OFFSET };
+        let offset = _mm512_set1_ps(-(offset as f32) - BIAS);
+        for (j, &numbers) in numbers.iter().enumerate() {
+            let half = if T::SPLIT { j / 4 } else { 0 };
+            let (d, m) = (_mm512_mul_ps(scales.d[half], less), _mm512_mul_ps(scales.m[half], less));
+            let m = if T::MINIMUM { _mm512_fmadd_ps(d, offset, m) } else { _mm512_mul_ps(d, offset) };
+            let numbers = if signed { _mm512_xor_si512(numbers, _mm512_set1_epi8(-128)) } else { numbers };
+            let (a, b) = (_mm512_fmadd_ps(biased::<0>(numbers), d, m), _mm512_fmadd_ps(biased::<1>(numbers), d, m));
+            _mm512_store_si512(out.add(2 * j * TILE_WIDTH).cast(), pairs(a, b));
+            let (a, b) = (_mm512_fmadd_ps(biased::<2>(numbers), d, m), _mm512_fmadd_ps(biased::<3>(numbers), d, m));
+            _mm512_store_si512(out.add((2 * j + 1) * TILE_WIDTH).cast(), pairs(a, b));
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+unsafe fn unfold<T: Tile>(group: *const u8, blocks: usize, mut out: *mut u8) {
+    // SAFETY: as `Unfold` demands.
+    unsafe {
+        let mut head = group;
+        for _ in 0..blocks {
+            for t in 0..T::TILES {
+                unfold_tile::<T>(head, head.add(T::HEAD + t * T::BYTES), out);
+                out = out.add(TILE_BYTES);
+            }
+            head = head.add(T::HEAD + T::TILES * T::BYTES);
+        }
+    }
+}
+
+/// The same for packed floats of two bytes (there is no other `float` here): column `c` is 16 elements at `group + 32 · c`; columns beyond `columns` are 0.
+///
+/// # Safety
+/// As [`Unfold`], for `columns` columns, and room for the tiles that they fill or begin.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub unsafe fn unfold_floats(float: Float, group: *const u8, columns: usize, out: *mut u8) {
+    // SAFETY: as demanded.
+    unsafe {
+        for pair in 0..columns.next_multiple_of(32) / 2 {
+            let column = group.wrapping_add(2 * ROWS * 2 * pair);
+            let both = match columns.saturating_sub(2 * pair) {
+                0 => _mm512_setzero_si512(),
+                1 => pairs(float_column(float, column), _mm512_setzero_ps()),
+                _ => pairs(float_column(float, column), float_column(float, column.add(2 * ROWS))),
+            };
+            _mm512_store_si512(out.add(pair * TILE_WIDTH).cast(), both);
+        }
+    }
+}
+
+/// A column of 16 rows. (A function, not a closure: a closure would not have the instruction set.)
+#[inline(always)]
+unsafe fn float_column(float: Float, column: *const u8) -> __m512 {
+    unsafe {
+        match float {
+            Float::F16 => Avx512Vnni::mul(Avx512Vnni::load_f16(column), _mm512_set1_ps(LESS)),
+            Float::Bf16 => Avx512Vnni::load_bf16(column),
+            Float::F32 => _mm512_setzero_ps(),
+        }
+    }
+}
+
+macro_rules! formats {
+    ($($format:ident)*) => {
+        /// How groups of a packed format are unfolded.
+        pub fn unfolder(tensor_type: TensorType) -> Option<Unfold> {
+            match tensor_type {
+                $(TensorType::$format => Some(unfold::<tiles::$format>),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+formats! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 }
+
+/// Rounds a row of activations to bf16, `columns` elements into tiles of 32, [`TILE_BYTES`] apart; what is missing to a
+/// whole tile is 0.
+///
+/// # Safety
+/// AVX-512 with BF16; the row's places in the tiles at `out` are the caller's.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+pub unsafe fn round_row(row: &[f32], out: *mut u8) {
+    // SAFETY: as demanded; reads whole chunks, or the elements that a mask admits.
+    unsafe {
+        for (i, x) in row.chunks(32).enumerate() {
+            let masks = (u32::MAX >> (32 - x.len())) as u64;
+            let low = _mm512_maskz_loadu_ps(masks as u16, x.as_ptr());
+            let high = _mm512_maskz_loadu_ps((masks >> 16) as u16, x.as_ptr().wrapping_add(16));
+            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_store_si512(out.add(i * TILE_BYTES).cast(), both);
+        }
+    }
+}
