@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 
+use crate::backend::Backend;
 use crate::backend::cpu::{CpuBackend, features::Isa, pool::ParallelFor, pool::Pool};
 use crate::backend::hip::device::{Device, DeviceInfo};
 use crate::backend::hip::{self, Found};
+use crate::backend::stages::{Stages, Timed};
 use crate::chat::{ChatTemplate, RenderOptions};
 use crate::error::{Error, Result};
 use crate::gguf::{Metadata, Source};
@@ -85,6 +87,8 @@ pub struct ModelOptions<'a> {
     pub chat_template: Option<&'a str>,
     /// The last layers that go to GPUs: `None` as many as fit, `Some(0)` none.
     pub gpu_layers: Option<usize>,
+    /// Times the backend's verbs; `None`: nobody does.
+    pub stages: Option<Arc<Stages>>,
     /// Called with the fraction that is loaded, on the calling thread; false cancels the load.
     pub progress: Option<&'a mut dyn FnMut(f32) -> bool>,
 }
@@ -214,7 +218,11 @@ impl Engine {
         let places = Places { devices, cpu, pool: &self.pool };
         let placed = placement::place(&file, &config, &places, options.gpu_layers)?;
         self.log(LogLevel::Info, || placed.description.clone());
-        let network = Network::load(&file, placed.backend, progress)?;
+        let backend: Arc<dyn Backend> = match options.stages {
+            Some(stages) => Arc::new(Timed { inner: placed.backend, stages }),
+            None => placed.backend,
+        };
+        let network = Network::load(&file, backend, progress)?;
         let tokenizer = match options.tokenizer_json {
             Some(json) => Tokenizer::from_json("tokenizer.json", json)?,
             None => {

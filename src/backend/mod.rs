@@ -18,6 +18,7 @@ use crate::quant::TensorType;
 pub mod cpu;
 pub mod hip;
 pub mod split;
+pub mod stages;
 
 /// Tokens of one page of the key-value cache.
 pub const PAGE_TOKENS: usize = 32;

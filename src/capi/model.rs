@@ -168,6 +168,7 @@ unsafe fn load(
                 .map(str::as_bytes),
             chat_template: optional_text(opts.chat_template, opts.chat_template_len, "chat_template")?,
             gpu_layers: device::gpu_layers_of(opts.gpu_layers),
+            stages: None,
             progress: Some(&mut progress),
         })?
     };

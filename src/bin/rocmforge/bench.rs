@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use rocmforge::backend::stages::{NAMES, Stage, Stages};
 use rocmforge::engine::Model;
 use rocmforge::session::{MAX_BATCH, Session, SessionOptions};
 use rocmforge::{Error, Result};
@@ -30,6 +31,9 @@ pub struct BenchArgs {
     /// Sessions that generate as one batch besides; 0: none
     #[arg(short, long, default_value_t = 0)]
     sessions: usize,
+    /// Print where the time goes, for models on the CPU
+    #[arg(long)]
+    stages: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,7 +45,8 @@ pub fn bench(args: BenchArgs) -> Result<()> {
     }
     let engine = args.model.engine()?;
     let began = Instant::now();
-    let model = args.model.load(&engine)?;
+    let stages = args.stages.then(Arc::<Stages>::default);
+    let model = args.model.load_timed(&engine, stages.clone())?;
     let load_ms = began.elapsed().as_secs_f64() * 1e3;
     let n_vocab = model.network().n_vocab() as u32;
     // Fixed, spread over the vocabulary: neither timing depends on what the tokens say.
@@ -50,17 +55,21 @@ pub fn bench(args: BenchArgs) -> Result<()> {
     let context = args.prompt.max(args.generate);
     let mut session = Session::new(model.clone(), SessionOptions { context, batch: args.batch, ..Default::default() })?;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    let (mut prefill_stages, mut decode_stages) = Default::default();
+    let take = || stages.as_ref().map(|stages| stages.take()).unwrap_or_default();
     for round in 0..=args.repeat {
         session.rewind(0)?;
         let began = Instant::now();
         session.decode(tokens.get(..args.prompt).unwrap_or_default())?;
         let prefill_s = began.elapsed().as_secs_f64();
+        prefill_stages = take();
         session.rewind(0)?;
         let began = Instant::now();
         for token in tokens.iter().take(args.generate) {
             session.decode(&[*token])?;
         }
         let decode_s = began.elapsed().as_secs_f64();
+        decode_stages = take();
         // The first round warms caches and is not counted.
         if round > 0 {
             prefill.push(args.prompt as f64 / prefill_s);
@@ -102,8 +111,27 @@ pub fn bench(args: BenchArgs) -> Result<()> {
         }
         println!("load     {load_ms:>10.0} ms");
         println!("memory   {:>10.1} MB at the peak", rss as f64 / 1e6);
+        if args.stages {
+            print_stages("prefill", &prefill_stages);
+            print_stages("decode", &decode_stages);
+        }
     }
     Ok(())
+}
+
+/// The stages of the last round, and their shares of it.
+fn print_stages(what: &str, stages: &[Stage; NAMES.len()]) {
+    let total: f64 = stages.iter().map(|stage| stage.time.as_secs_f64()).sum();
+    println!("{what:18} {:>10} {:>6} {:>8} {:>8}", "ms", "%", "GB/s", "TOPS");
+    for (name, stage) in NAMES.iter().zip(stages) {
+        let seconds = stage.time.as_secs_f64().max(1e-9);
+        let (rate, tops) = (stage.bytes as f64 / seconds / 1e9, stage.operations as f64 / seconds / 1e12);
+        println!(
+            "  {name:16} {:>10.2} {:>6.1} {rate:>8.1} {tops:>8.3}",
+            seconds * 1e3,
+            100.0 * seconds / total.max(1e-9)
+        );
+    }
 }
 
 /// Tokens per second of `n` sessions that are decoded together.

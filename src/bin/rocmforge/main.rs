@@ -15,6 +15,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use rocmforge::backend::cpu::features::Isa;
+use rocmforge::backend::stages::Stages;
 use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions};
 use rocmforge::placement::GpuChoice;
 use rocmforge::{Error, Result};
@@ -122,6 +123,11 @@ impl ModelArgs {
 
     /// Loads the model, with a progress bar where someone is looking.
     fn load(&self, engine: &Arc<Engine>) -> Result<Arc<Model>> {
+        self.load_timed(engine, None)
+    }
+
+    /// Loads the model; `stages` receive what its verbs take.
+    fn load_timed(&self, engine: &Arc<Engine>, stages: Option<Arc<Stages>>) -> Result<Arc<Model>> {
         let style = ProgressStyle::with_template("loading {bar:40} {percent}%").unwrap_or(ProgressStyle::default_bar());
         let bar = ProgressBar::new(1000).with_style(style);
         let mut progress = |fraction: f32| {
@@ -132,6 +138,7 @@ impl ModelArgs {
             mapped: self.mmap,
             pre: self.pre.as_deref(),
             gpu_layers: self.gpu_layers,
+            stages,
             progress: Some(&mut progress),
             ..Default::default()
         };
