@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::CpuBackend;
 use super::acts::Acts;
+use super::amx;
 use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
+use super::features::Isa;
 use super::matmul::{Job, matmul};
 use super::matrix::Matrix as CpuMatrix;
 use super::rows::Rows;
@@ -24,6 +26,8 @@ use crate::quant::TensorType;
 const ROW_TILE: usize = 8;
 /// Rows of one task of attention: a page of keys and values is used for all of them.
 const QUERY_TILE: usize = 16;
+/// The same on AMX, which converts a page before it is used.
+const AMX_QUERY_TILE: usize = 64;
 
 /// The activations of a step.
 struct Work {
@@ -52,6 +56,8 @@ struct Work {
     logits: Vec<f32>,
     /// For each thread; a task takes one that is free.
     scratches: Vec<Mutex<Scratch>>,
+    /// The same for prompts on AMX; none where it is not used.
+    tile_scratches: Vec<Mutex<amx::attention::Scratch>>,
 }
 
 struct Rotation {
@@ -92,6 +98,11 @@ fn positions(batch: &Batch) -> Vec<usize> {
 
 fn bias_of(linear: &Linear) -> Result<Option<&[f32]>> {
     linear.bias.as_ref().map(vector_of).transpose()
+}
+
+/// One that no other task has. No more tasks run at a time than there are threads, so there is one.
+fn free<T>(scratches: &[Mutex<T>]) -> MutexGuard<'_, T> {
+    scratches.iter().find_map(Mutex::try_lock).unwrap_or_else(|| scratches[0].lock())
 }
 
 /// A norm with its gain unwrapped.
@@ -204,6 +215,8 @@ impl Backend for CpuBackend {
         let s = *shape;
         let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
         let widest = s.n_embd.max(n_q).max(s.n_ff);
+        let group = s.n_head / s.n_head_kv;
+        let on_tiles = self.isa == Isa::Amx && !s.exact && s.rows >= amx::LEAST_ROWS;
         Ok(Workspace(Box::new(Work {
             shape: s,
             n: 0,
@@ -218,7 +231,10 @@ impl Backend for CpuBackend {
             rotations: Vec::new(),
             logits: buffer(s.logit_rows, s.n_vocab, "logits")?,
             scratches: (0..self.pool.threads())
-                .map(|_| Scratch::new(s.head_dim, QUERY_TILE.min(s.rows) * (s.n_head / s.n_head_kv)).map(Mutex::new))
+                .map(|_| Scratch::new(s.head_dim, QUERY_TILE.min(s.rows) * group).map(Mutex::new))
+                .collect::<Result<Vec<_>>>()?,
+            tile_scratches: (0..if on_tiles { self.pool.threads() } else { 0 })
+                .map(|_| amx::attention::Scratch::new(s.head_dim, AMX_QUERY_TILE.min(s.rows) * group).map(Mutex::new))
                 .collect::<Result<Vec<_>>>()?,
         })))
     }
@@ -343,18 +359,21 @@ impl Backend for CpuBackend {
         for span in &batch.spans {
             let pages = span.pages.iter().map(|page| CpuPage::of(page)).collect::<Result<Vec<_>>>()?;
             let pages: Arc<[&CpuPage]> = pages.into();
-            for tile in (0..span.rows.len()).step_by(QUERY_TILE) {
-                let rows = tile..span.rows.len().min(tile + QUERY_TILE);
+            let on_tiles = !work.tile_scratches.is_empty() && span.rows.len() >= amx::LEAST_ROWS;
+            let height = if on_tiles { AMX_QUERY_TILE } else { QUERY_TILE };
+            for tile in (0..span.rows.len()).step_by(height) {
+                let rows = tile..span.rows.len().min(tile + height);
                 tasks.extend(
-                    (0..s.n_head_kv).map(|head| (span.rows.start, span.position, rows.clone(), head, pages.clone())),
+                    (0..s.n_head_kv)
+                        .map(|head| (span.rows.start, span.position, rows.clone(), head, pages.clone(), on_tiles)),
                 );
             }
         }
         {
             let out = Rows::new(work.acts.values_mut(), n_q);
-            let (q, scratches) = (&work.q, &work.scratches);
+            let (q, scratches, tile_scratches) = (&work.q, &work.scratches, &work.tile_scratches);
             self.pool.run(tasks.len(), &|i| {
-                let (first, position, rows, kv_head, pages) = &tasks[i];
+                let (first, position, rows, kv_head, pages, on_tiles) = &tasks[i];
                 let mut queries = Vec::with_capacity(rows.len() * group);
                 for row in rows.clone() {
                     let end = position + row + 1;
@@ -368,10 +387,12 @@ impl Backend for CpuBackend {
                 }
                 let heads = PageHeads { pages, layer: args.layer, head: *kv_head };
                 let scores = Scores { scale: args.scale, softcap: args.softcap };
-                // No more tasks run at a time than there are threads, so one is free.
-                let scratch = scratches.iter().find_map(Mutex::try_lock);
-                let mut scratch = scratch.unwrap_or_else(|| scratches[0].lock());
-                attention::attend(self.isa, &mut queries, &|p| heads.page(p), scores, &mut scratch);
+                if *on_tiles {
+                    let mut scratch = free(tile_scratches);
+                    // SAFETY: there is such scratch only where AMX was detected.
+                    return unsafe { amx::attention::attend(&mut queries, &|p| heads.page(p), scores, &mut scratch) };
+                }
+                attention::attend(self.isa, &mut queries, &|p| heads.page(p), scores, &mut free(scratches));
             });
         }
         self.quantize(work);

@@ -14,6 +14,7 @@
 //! What bounds it, on a Sapphire Rapids core: the unit needs 64 bytes a cycle for its peak with four tiles of sums. It gets
 //! about 100 from the first-level cache, 48 from the second, 10 from the third.
 
+pub(super) mod attention;
 mod unfold;
 mod unit;
 

@@ -197,3 +197,139 @@ fn activations_are_rounded_to_nearest_even() {
         }
     }
 }
+
+mod attending {
+    //! Attention on tiles against a plain softmax in double precision.
+
+    use half::f16;
+
+    use super::super::attention::{Scratch, attend_with};
+    use super::*;
+    use crate::backend::PAGE_TOKENS;
+    use crate::backend::cpu::attention::{HeadPage, Query, Scores};
+
+    /// Keys and values of some tokens; what comes after them is not a number.
+    struct Cache {
+        head_dim: usize,
+        k: Vec<f16>,
+        v: Vec<f16>,
+    }
+
+    impl Cache {
+        fn new(noise: &mut Noise, head_dim: usize, tokens: usize) -> Cache {
+            let mut part = || {
+                let mut part: Vec<f16> = (0..tokens * head_dim).map(|_| f16::from_f32(noise.float())).collect();
+                part.resize((tokens.div_ceil(PAGE_TOKENS) + 1) * PAGE_TOKENS * head_dim, f16::NAN);
+                part
+            };
+            Cache { head_dim, k: part(), v: part() }
+        }
+
+        fn page(&self, p: usize) -> HeadPage<'_> {
+            let size = PAGE_TOKENS * self.head_dim;
+            HeadPage::F16 { k: &self.k[p * size..(p + 1) * size], v: &self.v[p * size..(p + 1) * size] }
+        }
+
+        fn naive(&self, q: &[f32], (begin, end): (usize, usize), scores: Scores) -> Vec<f64> {
+            let element = |part: &[f16], t: usize, i: usize| part[t * self.head_dim + i].to_f64();
+            let all: Vec<f64> = (begin..end)
+                .map(|t| {
+                    let dot: f64 = q.iter().enumerate().map(|(i, q)| f64::from(*q) * element(&self.k, t, i)).sum();
+                    let score = dot * f64::from(scores.scale);
+                    scores.softcap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh())
+                })
+                .collect();
+            let max = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = all.iter().map(|s| (s - max).exp()).sum();
+            let mean = |i| (begin..end).zip(&all).map(|(t, s)| (s - max).exp() / sum * element(&self.v, t, i)).sum();
+            (0..self.head_dim).map(mean).collect()
+        }
+    }
+
+    /// bf16 has 8 bits: the scores' errors are about 0.01 here, and values are in −1..1.
+    fn check(noise: &mut Noise, cache: &Cache, ranges: &[(usize, usize)], scores: Scores, capacity: usize) {
+        let head_dim = cache.head_dim;
+        let q: Vec<f32> = (0..ranges.len() * head_dim).map(|_| noise.float() * 3.0).collect();
+        for unit in units() {
+            let mut scratch = Scratch::new(head_dim, capacity).expect("scratch");
+            let mut out = vec![f32::NAN; q.len()];
+            let rows = q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)).zip(ranges);
+            let mut queries: Vec<Query> = rows.map(|((q, out), &(begin, end))| Query { q, out, begin, end }).collect();
+            // SAFETY: `can_unfold`, and the unit is there.
+            unsafe {
+                let _configured = (unit.0 == "amx").then(|| Configured::new());
+                attend_with(unit.1, &mut queries, &|p| cache.page(p), scores, &mut scratch);
+            }
+            let mut largest = 0f64;
+            for (i, &range) in ranges.iter().enumerate() {
+                let row = i * head_dim..(i + 1) * head_dim;
+                for (got, want) in out[row.clone()].iter().zip(cache.naive(&q[row], range, scores)) {
+                    largest = largest.max((f64::from(*got) - want).abs());
+                    assert!(
+                        largest < 0.015,
+                        "{}: head {head_dim}, query {i} of {range:?}: {got} is not {want}",
+                        unit.0
+                    );
+                }
+            }
+            // Without a tendency: rounding and truncating must not shrink what is long.
+            let bias: f64 = ranges
+                .iter()
+                .enumerate()
+                .map(|(i, &range)| {
+                    let row = i * head_dim..(i + 1) * head_dim;
+                    let want = cache.naive(&q[row.clone()], range, scores);
+                    out[row].iter().zip(want).map(|(got, want)| (f64::from(*got) - want) * want.signum()).sum::<f64>()
+                })
+                .sum();
+            let bias = bias / q.len() as f64;
+            assert!(bias.abs() < 5e-4, "{}: head {head_dim}: results are {bias} from zero on the average", unit.0);
+        }
+    }
+
+    fn plain(head_dim: usize) -> Scores {
+        Scores { scale: 1.0 / (head_dim as f32).sqrt(), softcap: None }
+    }
+
+    #[test]
+    fn causal_ranges_windows_caps_and_groups() {
+        if !can_unfold() {
+            return;
+        }
+        let mut noise = Noise(9);
+        for (head_dim, tokens, rows, group) in
+            [(64, 300, 64, 3), (64, 40, 40, 1), (128, 129, 17, 2), (256, 70, 33, 4), (80, 200, 12, 1), (40, 33, 20, 1)]
+        {
+            let cache = Cache::new(&mut noise, head_dim, tokens);
+            for (window, softcap) in [(None, None), (Some(50), None), (None, Some(2.0))] {
+                let range = |end: usize| (window.map_or(0, |w| end.saturating_sub(w)), end);
+                let ranges: Vec<(usize, usize)> =
+                    (tokens + 1 - rows..=tokens).flat_map(|end| std::iter::repeat_n(range(end), group)).collect();
+                let scores = Scores { softcap, ..plain(head_dim) };
+                check(&mut noise, &cache, &ranges, scores, ranges.len());
+                check(&mut noise, &cache, &ranges, scores, 40);
+            }
+        }
+    }
+
+    #[test]
+    fn empty_ranges_give_zeros_and_great_scores_are_finite() {
+        if !can_unfold() {
+            return;
+        }
+        let mut noise = Noise(10);
+        let mut cache = Cache::new(&mut noise, 64, 200);
+        check(&mut noise, &cache, &[(0, 0), (7, 7), (150, 200), (0, 1), (199, 200), (130, 131)], plain(64), 8);
+        // One token's accident stays with those who see it.
+        cache.v[199 * 64..].iter_mut().for_each(|v| *v = f16::INFINITY);
+        check(&mut noise, &cache, &[(0, 199), (20, 150)], plain(64), 8);
+        cache.k.iter_mut().for_each(|k| *k = f16::from_f32(if k.is_nan() { 1.0 } else { k.to_f32() * 3000.0 }));
+        let q = [100.0; 64];
+        let mut out = [f32::NAN; 64];
+        let mut scratch = Scratch::new(64, 1).expect("scratch");
+        let mut queries = [Query { q: &q, out: &mut out, begin: 0, end: 180 }];
+        // SAFETY: `can_unfold`.
+        unsafe { attend_with(unit::emulated, &mut queries, &|p| cache.page(p), plain(64), &mut scratch) };
+        assert!(out.iter().all(|x| x.is_finite() && x.abs() <= 1.01), "{out:?}");
+    }
+}

@@ -1,10 +1,12 @@
-//! Weights as the tile unit wants them: 16 rows as pairs of columns in bf16.
+//! Weights as the tile unit wants them: 16 rows as pairs of columns in bf16; and roundings to bf16.
 //!
 //! A packed group of any format becomes, for each 32 columns, a tile of 16 pairs × 16 rows. The formats' scales and minima
 //! are applied here, in float32, before bf16: sums then need no scale, and a chain of products may be as
 //! long as the row. The work is paid once for all rows of activations of a step.
 
 use std::arch::x86_64::*;
+
+use half::f16;
 
 use super::super::kernels::Float;
 use super::super::pack::ROWS;
@@ -37,11 +39,11 @@ static UPPER_HALVES: UpperHalves = {
 /// they are in nature, of density 1 / (m · ln 2)). Scaled by this before, weights are as good as rounded to nearest: no
 /// bias, and a standard deviation that is 5 % greater. Rounding would cost a third of the time. A number that bf16 has stays
 /// what it is.
-const LESS: f32 = 1.0 + 0.721_347_5 / 256.0;
+pub const LESS: f32 = 1.0 + 0.721_347_5 / 256.0;
 
 /// Two columns of 16 rows, scaled by [`LESS`], as pairs of bf16.
 #[inline(always)]
-unsafe fn pairs(even: __m512, odd: __m512) -> __m512i {
+pub unsafe fn pairs(even: __m512, odd: __m512) -> __m512i {
     unsafe {
         let order = _mm512_load_si512(UPPER_HALVES.0.as_ptr().cast());
         _mm512_permutex2var_epi16(_mm512_castps_si512(even), order, _mm512_castps_si512(odd))
@@ -168,4 +170,60 @@ pub unsafe fn round_row(row: &[f32], out: *mut u8) {
             _mm512_store_si512(out.add(i * TILE_BYTES).cast(), both);
         }
     }
+}
+
+/// The same for half precision.
+///
+/// # Safety
+/// As [`round_row`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub unsafe fn round_halves(row: &[f16], out: *mut u8) {
+    // SAFETY: as demanded; reads the elements that a mask admits.
+    unsafe {
+        for (i, x) in row.chunks(32).enumerate() {
+            let halves = _mm512_maskz_loadu_epi16(u32::MAX >> (32 - x.len()), x.as_ptr().cast());
+            let low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+            let high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves));
+            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_store_si512(out.add(i * TILE_BYTES).cast(), both);
+        }
+    }
+}
+
+/// Two vectors of finite numbers as pairs, rounded to nearest.
+#[inline(always)]
+pub unsafe fn rounded_pairs(even: __m512, odd: __m512) -> __m512i {
+    unsafe {
+        let half = _mm512_set1_epi32(0x8000);
+        let up = |x: __m512| _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), half));
+        pairs(up(even), up(odd))
+    }
+}
+
+/// Rows and columns of 16 × 16 words of four bytes exchanged: in four rounds, of 4, 8, 16 and 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut a = rows;
+    for i in (0..16).step_by(4) {
+        let (r0, r1, r2, r3) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
+        let (lo01, hi01) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
+        let (lo23, hi23) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
+        a[i] = _mm512_unpacklo_epi64(lo01, lo23);
+        a[i + 1] = _mm512_unpackhi_epi64(lo01, lo23);
+        a[i + 2] = _mm512_unpacklo_epi64(hi01, hi23);
+        a[i + 3] = _mm512_unpackhi_epi64(hi01, hi23);
+    }
+    // In each quarter `q` of a[4·i + c] now stand columns 4·q + c of rows 4·i..4·i + 4.
+    let mut out = rows;
+    for c in 0..4 {
+        let (r0, r1, r2, r3) = (a[c], a[4 + c], a[8 + c], a[12 + c]);
+        let (even01, odd01) = (_mm512_shuffle_i32x4::<0x88>(r0, r1), _mm512_shuffle_i32x4::<0xdd>(r0, r1));
+        let (even23, odd23) = (_mm512_shuffle_i32x4::<0x88>(r2, r3), _mm512_shuffle_i32x4::<0xdd>(r2, r3));
+        out[c] = _mm512_shuffle_i32x4::<0x88>(even01, even23);
+        out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even01, even23);
+        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd01, odd23);
+        out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd01, odd23);
+    }
+    out
 }
