@@ -17,7 +17,7 @@ use super::super::memory::AlignedBuf;
 use super::super::vector::F32x16;
 use super::super::vector::kernels::softcap_lanes;
 use super::unfold::{LESS, pairs, round_halves, round_row, rounded_pairs, transpose};
-use super::unit::{self, Block, Configured, Multiply, TILE_BYTES, TILE_ROWS, TILE_WIDTH};
+use super::unit::{Amx, Block, Configured, Rows, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
 
@@ -28,6 +28,9 @@ const TOKENS: usize = 4 * PAGE_TOKENS;
 const PAGES: usize = TOKENS / PAGE_TOKENS;
 /// Below every score, and far from what a difference of floats cannot hold.
 const LOWEST: f32 = -1e30;
+
+/// Under it a weight is as good as 0.
+const LEAST_EXPONENT: f32 = -100.0;
 
 /// Working memory of a call, so that it never allocates.
 pub(in super::super) struct Scratch {
@@ -131,16 +134,15 @@ pub(in super::super) unsafe fn attend(
     // SAFETY: as demanded.
     unsafe {
         let _configured = Configured::new();
-        attend_with(unit::amx, queries, pages, scores, scratch);
+        attend_with::<Amx>(queries, pages, scores, scratch);
     }
 }
 
 /// [`attend`] on a unit that may be an emulated one.
 ///
 /// # Safety
-/// AVX-512 with BF16, and what [`Multiply`] demands.
-pub(super) unsafe fn attend_with(
-    unit: Multiply,
+/// AVX-512 with BF16, and what [`Unit`] demands.
+pub(super) unsafe fn attend_with<U: Unit>(
     queries: &mut [Query<'_>],
     pages: &HeadPages<'_, '_>,
     scores: Scores,
@@ -159,7 +161,7 @@ pub(super) unsafe fn attend_with(
             for from in (first / TOKENS * TOKENS..last).step_by(TOKENS) {
                 load_pages(pages, from, first..last, &parts);
                 for block in 0..pass.len().div_ceil(QUERIES) {
-                    attend_block(unit, block, from, scores.softcap, &parts);
+                    attend_block::<U>(block, from, scores.softcap, &parts);
                 }
             }
             finish(pass, &parts);
@@ -289,7 +291,7 @@ unsafe fn finite(halves: __m256i) -> __m512 {
 ///
 /// # Safety
 /// As [`attend_with`].
-unsafe fn attend_block(unit: Multiply, block: usize, from: usize, softcap: Option<f32>, parts: &Parts) {
+unsafe fn attend_block<U: Unit>(block: usize, from: usize, softcap: Option<f32>, parts: &Parts) {
     // SAFETY: as demanded; all offsets are within the parts.
     unsafe {
         let state = &mut *parts.states.add(block);
@@ -305,12 +307,14 @@ unsafe fn attend_block(unit: Multiply, block: usize, from: usize, softcap: Optio
                 x_next: tiles,
                 w: parts.queries.add(block * 2 * tiles),
                 w_next: tiles,
-                steps: parts.steps(),
+                rows: Rows::Two,
                 sums: parts.scores.add(page * PAGE_TOKENS * QUERIES),
                 sums_stride: QUERIES * size_of::<f32>(),
                 add: false,
             };
-            unit(&scores, unit::Rows::Two);
+            U::begin(&scores);
+            U::add(&scores, 0..parts.steps());
+            U::end(&scores);
         }
         let sums = parts.sums.add(block * QUERIES * parts.elements);
         for half in 0..2 {
@@ -322,12 +326,14 @@ unsafe fn attend_block(unit: Multiply, block: usize, from: usize, softcap: Optio
                 x_next: PAGES * TILE_BYTES,
                 w: parts.weights.add(pages.start * TILE_BYTES),
                 w_next: PAGES * TILE_BYTES,
-                steps: pages.len(),
+                rows: Rows::Two,
                 sums: sums.add(rows * 2 * TILE_ROWS * QUERIES),
                 sums_stride: QUERIES * size_of::<f32>(),
                 add: true,
             };
-            unit(&result, unit::Rows::Two);
+            U::begin(&result);
+            U::add(&result, 0..pages.len());
+            U::end(&result);
         }
     }
 }
@@ -421,11 +427,12 @@ unsafe fn page_max(
     }
 }
 
-/// `2ˣ` within 8·10⁻⁵ of it, for x up to 1; 2⁻¹²⁶ is the least. The weights have 8 bits.
+/// `2ˣ` within 8·10⁻⁵ of it, for x up to 1; 2⁻¹⁰⁰ is the least: subnormal results would cost some processors a
+/// hundred cycles each. The weights have 8 bits.
 #[inline(always)]
 unsafe fn exp2(x: __m512) -> __m512 {
     unsafe {
-        let x = _mm512_max_ps(x, _mm512_set1_ps(-126.0));
+        let x = _mm512_max_ps(x, _mm512_set1_ps(LEAST_EXPONENT));
         let n = _mm512_roundscale_ps::<0>(x);
         let r = _mm512_sub_ps(x, n);
         let mut p = _mm512_set1_ps(COEFFICIENT3);

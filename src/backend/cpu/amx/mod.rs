@@ -21,8 +21,8 @@ mod unit;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use unfold::{round_row, unfold_floats, unfolder};
-use unit::{Block, Configured, Multiply, TILE_BYTES, TILE_ROWS};
+use unfold::{Pair, round_row, unfolder};
+use unit::{Amx, Block, Configured, TILE_BYTES, TILE_ROWS, Unit};
 
 use super::kernels::Float;
 use super::matrix::Matrix;
@@ -41,7 +41,7 @@ const CHUNK: usize = 768;
 /// Bytes of unfolded weights: they and 512 rows of activations fit the second-level cache.
 const UNFOLDED: usize = 512 << 10;
 /// Rows of weights of a pair of groups.
-const PAIR: usize = 2 * ROWS;
+const PAIR_ROWS: usize = 2 * ROWS;
 
 /// A row of a tile in memory.
 #[repr(C, align(64))]
@@ -49,8 +49,8 @@ const PAIR: usize = 2 * ROWS;
 struct Line([u8; 64]);
 
 thread_local! {
-    /// Unfolded groups, and a group that is packed where it is used.
-    static SCRATCH: RefCell<(Vec<Line>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Unfolded groups, and two groups that are packed where they are used.
+    static SCRATCH: RefCell<(Vec<Line>, [Vec<u8>; 2])> = const { RefCell::new((Vec::new(), [Vec::new(), Vec::new()])) };
 }
 
 /// Rows of activations in bf16: `[rows / 16][columns / 32]` tiles of 16 × 32, filled up with zeros.
@@ -110,7 +110,7 @@ pub(super) struct Target<'a> {
 pub(super) fn multiplies(matrix: &Matrix) -> bool {
     match matrix.packed_floats() {
         Some(float) => float != Float::F32,
-        None => Layout::of(matrix.tensor_type()).is_some() && unfolder(matrix.tensor_type()).is_some(),
+        None => Layout::of(matrix.tensor_type()).is_some() && unfolder::<Amx>(matrix.tensor_type()).is_some(),
     }
 }
 
@@ -122,16 +122,17 @@ pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, groups: Range<usize>, 
     // SAFETY: as demanded.
     unsafe {
         let _configured = Configured::new();
-        multiply_with(unit::amx, matrix, x, groups, target);
+        multiply_with::<Amx>(matrix, x, groups, target);
     }
 }
 
 /// [`multiply`] on a unit that may be an emulated one.
 ///
 /// # Safety
-/// AVX-512 with VNNI and BF16, and what [`Multiply`] demands.
-unsafe fn multiply_with(unit: Multiply, matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
+/// AVX-512 with VNNI and BF16, and what [`Unit`] demands.
+unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
     assert!(matrix.columns() == x.columns);
+    let Some(unfold) = unfolder::<U>(matrix.tensor_type()) else { return };
     let columns = matrix.columns();
     let chunk = columns.div_ceil(columns.div_ceil(CHUNK).max(1)).next_multiple_of(256);
     // Lines of an unfolded group, and groups that are unfolded together: whole pairs.
@@ -141,18 +142,34 @@ unsafe fn multiply_with(unit: Multiply, matrix: &Matrix, x: &Tiles, groups: Rang
         unfolded.resize(together * lines, Line([0; 64]));
         for first in (0..columns).step_by(chunk) {
             let part = first..columns.min(first + chunk);
+            let steps = part.len().div_ceil(COLUMNS);
             for start in groups.clone().step_by(together) {
                 let block = start..groups.end.min(start + together);
-                for (group, out) in block.clone().zip(unfolded.chunks_exact_mut(lines)) {
-                    // SAFETY: the instruction set as demanded; there is room for a chunk.
-                    unsafe { unfold_group(matrix, group, part.clone(), packed, out.as_mut_ptr().cast()) };
-                }
                 for at in (0..x.rows).step_by(2 * TILE_ROWS) {
-                    for (group, w) in block.clone().step_by(2).zip(unfolded.chunks(2 * lines)) {
-                        let w_next = if group + 1 < block.end { lines * size_of::<Line>() } else { 0 };
-                        let w = Pair { w: w.as_ptr().cast(), w_next, row: group * ROWS };
-                        // SAFETY: as demanded.
-                        unsafe { multiply_pair(unit, matrix, x, at, &part, w, target) };
+                    for (i, group) in block.clone().step_by(2).enumerate() {
+                        let both = group + 1 < block.end;
+                        // Few rows use what is unfolded once: it need not leave the first-level cache.
+                        let place = if x.rows <= 2 * TILE_ROWS { 0 } else { i * 2 * lines };
+                        let w = unfolded[place..place + 2 * lines].as_mut_ptr().cast();
+                        let w_next = if both { lines * size_of::<Line>() } else { 0 };
+                        let product = Product { matrix, x, at, part: &part, w, w_next, row: group * ROWS };
+                        // SAFETY: as demanded; the groups have the columns, and there is room for them unfolded.
+                        unsafe {
+                            if at == 0 {
+                                let [first, second] = packed;
+                                let second =
+                                    if both { columns_of(matrix, group + 1, &part, second) } else { std::ptr::null() };
+                                let groups = [columns_of(matrix, group, &part, first), second];
+                                let pair = Pair { groups, both, columns: part.len(), w };
+                                product.into(target, |block| unfold(&pair, block));
+                            } else {
+                                product.into(target, |block| {
+                                    U::begin(block);
+                                    U::add(block, 0..steps);
+                                    U::end(block);
+                                });
+                            }
+                        }
                     }
                 }
             }
@@ -160,75 +177,66 @@ unsafe fn multiply_with(unit: Multiply, matrix: &Matrix, x: &Tiles, groups: Rang
     });
 }
 
-/// Two unfolded groups, or one.
-struct Pair {
+/// Where the columns of a group begin, packed now if need be.
+fn columns_of(matrix: &Matrix, group: usize, part: &Range<usize>, packed: &mut Vec<u8>) -> *const u8 {
+    if let Some(float) = matrix.packed_floats() {
+        return matrix.float_group(group)[part.start * ROWS * float.bytes()..part.end * ROWS * float.bytes()].as_ptr();
+    }
+    let Some(layout) = Layout::of(matrix.tensor_type()) else { return std::ptr::null() };
+    let (first, blocks) = (part.start / COLUMNS / layout.tiles, part.len() / COLUMNS / layout.tiles);
+    matrix.group(layout, group, packed)[first * layout.block()..(first + blocks) * layout.block()].as_ptr()
+}
+
+/// Products of up to 32 rows of activations, from row `at`, with a pair of groups, over the columns `part`.
+struct Product<'a> {
+    matrix: &'a Matrix,
+    x: &'a Tiles,
+    at: usize,
+    part: &'a Range<usize>,
+    /// The unfolded groups.
     w: *const u8,
-    /// Bytes to the second; 0: there is none.
+    /// Bytes from the first to the second; 0: there is none.
     w_next: usize,
-    /// The first row of the matrix in them.
+    /// Their first row of the matrix.
     row: usize,
 }
 
-/// Unfolds the columns `part` of a group, which begin and end at a block's border, or the row's end.
-///
-/// # Safety
-/// AVX-512 with VNNI and BF16, and room for the tiles at `out`.
-unsafe fn unfold_group(matrix: &Matrix, group: usize, part: Range<usize>, packed: &mut Vec<u8>, out: *mut u8) {
-    if let Some(float) = matrix.packed_floats() {
-        let bytes = &matrix.float_group(group)[part.start * ROWS * float.bytes()..part.end * ROWS * float.bytes()];
-        // SAFETY: as demanded; the slice has the columns.
-        return unsafe { unfold_floats(float, bytes.as_ptr(), part.len(), out) };
-    }
-    let (Some(layout), Some(unfold)) = (Layout::of(matrix.tensor_type()), unfolder(matrix.tensor_type())) else {
-        return;
-    };
-    let (first, blocks) = (part.start / COLUMNS / layout.tiles, part.len() / COLUMNS / layout.tiles);
-    let bytes = &matrix.group(layout, group, packed)[first * layout.block()..(first + blocks) * layout.block()];
-    // SAFETY: as demanded; the slice has the blocks.
-    unsafe { unfold(bytes.as_ptr(), blocks, out) }
-}
-
-/// Adds the products of up to 32 rows of activations, from row `at`, with a pair of groups, over the columns `part`.
-///
-/// # Safety
-/// As [`multiply_with`]; the pair has these columns.
-unsafe fn multiply_pair(
-    unit: Multiply,
-    matrix: &Matrix,
-    x: &Tiles,
-    at: usize,
-    part: &Range<usize>,
-    pair: Pair,
-    target: Target,
-) {
-    let row = pair.row;
-    let width = (matrix.rows() - row).min(if pair.w_next == 0 { ROWS } else { PAIR });
-    let rows = if x.rows - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
-    let height = if rows == unit::Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
-    let n = height.min(x.rows - at);
-    let first_part = part.start == 0;
-    let mut block = Block {
-        x: x.memory.as_slice()[at / TILE_ROWS * x.block() + part.start / COLUMNS * TILE_BYTES..].as_ptr(),
-        x_next: x.block(),
-        w: pair.w,
-        w_next: pair.w_next,
-        steps: part.len().div_ceil(COLUMNS),
-        sums: std::ptr::null_mut(),
-        sums_stride: target.out.width() * size_of::<f32>(),
-        add: target.accumulate || !first_part,
-    };
-    // SAFETY: the tiles of the part are there, `Two` only if there are more than 16 rows; the sums are the caller's.
-    unsafe {
-        if n == height && width == PAIR && target.bias.is_none() {
-            block.sums = target.out.at(at, row);
-            return unit(&block, rows);
+impl Product<'_> {
+    /// Adds what `run` makes of the block.
+    ///
+    /// # Safety
+    /// As [`multiply_with`].
+    unsafe fn into(self, target: Target, run: impl Fn(&Block)) {
+        let Product { x, at, part, row, .. } = self;
+        let width = (self.matrix.rows() - row).min(if self.w_next == 0 { ROWS } else { PAIR_ROWS });
+        let rows = if x.rows - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
+        let height = if rows == unit::Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+        let n = height.min(x.rows - at);
+        let first_part = part.start == 0;
+        let mut block = Block {
+            x: x.memory.as_slice()[at / TILE_ROWS * x.block() + part.start / COLUMNS * TILE_BYTES..].as_ptr(),
+            x_next: x.block(),
+            w: self.w,
+            w_next: self.w_next,
+            rows,
+            sums: std::ptr::null_mut(),
+            sums_stride: target.out.width() * size_of::<f32>(),
+            add: target.accumulate || !first_part,
+        };
+        if n == height && width == PAIR_ROWS && target.bias.is_none() {
+            // SAFETY: the sums are the caller's: 32 elements of each of the rows.
+            block.sums = unsafe { target.out.at(at, row) };
+            return run(&block);
         }
-        let mut sums = Sums([[0.0; PAIR]; 2 * TILE_ROWS]);
-        (block.sums, block.sums_stride, block.add) = (sums.0.as_mut_ptr().cast(), PAIR * size_of::<f32>(), false);
-        unit(&block, rows);
+        let mut sums = Sums([[0.0; PAIR_ROWS]; 2 * TILE_ROWS]);
+        block.sums = sums.0.as_mut_ptr().cast();
+        (block.sums_stride, block.add) = (PAIR_ROWS * size_of::<f32>(), false);
+        run(&block);
         let bias = if first_part { target.bias } else { None };
         for (t, sums) in sums.0.iter().take(n).enumerate() {
-            for (i, (out, sum)) in target.out.part(at + t, row, width).iter_mut().zip(sums).enumerate() {
+            // SAFETY: as above.
+            let out = unsafe { target.out.part(at + t, row, width) };
+            for (i, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
                 let sum = sum + bias.map_or(0.0, |bias| bias[row + i]);
                 *out = if target.accumulate || !first_part { *out + sum } else { sum };
             }
@@ -238,7 +246,7 @@ unsafe fn multiply_pair(
 
 /// A block's sums where they cannot go to their place at once.
 #[repr(align(64))]
-struct Sums([[f32; PAIR]; 2 * TILE_ROWS]);
+struct Sums([[f32; PAIR_ROWS]; 2 * TILE_ROWS]);
 
 #[cfg(test)]
 mod tests;

@@ -34,31 +34,32 @@ fn can_unfold() -> bool {
     can
 }
 
-/// The units to try, by name.
-fn units() -> Vec<(&'static str, Multiply)> {
-    let mut units: Vec<(_, Multiply)> = vec![("emulated", unit::emulated)];
-    if Isa::detect() == Isa::Amx {
-        units.push(("amx", unit::amx));
-    } else {
-        eprintln!("SKIPPED: AMX itself; the emulated unit runs");
-    }
-    units
+/// What multiplies: the oracle, or the processor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum On {
+    Emulated,
+    Amx,
 }
 
-fn multiply_on(
-    unit: (&str, Multiply),
-    matrix: &Matrix,
-    tiles: &Tiles,
-    out: &mut [f32],
-    bias: Option<&[f32]>,
-    accumulate: bool,
-) {
+/// The units to try.
+fn units() -> Vec<On> {
+    if Isa::detect() == Isa::Amx {
+        return vec![On::Emulated, On::Amx];
+    }
+    eprintln!("SKIPPED: AMX itself; the emulated unit runs");
+    vec![On::Emulated]
+}
+
+fn multiply_on(unit: On, matrix: &Matrix, tiles: &Tiles, out: &mut [f32], bias: Option<&[f32]>, accumulate: bool) {
     let out = Rows::new(out, matrix.rows());
     let target = Target { out: &out, bias, accumulate };
     // SAFETY: `can_unfold`, and the unit is there.
     unsafe {
-        let _configured = (unit.0 == "amx").then(|| Configured::new());
-        multiply_with(unit.1, matrix, tiles, 0..matrix.rows().div_ceil(ROWS), target);
+        let groups = 0..matrix.rows().div_ceil(ROWS);
+        match unit {
+            On::Emulated => multiply_with::<unit::Emulated>(matrix, tiles, groups, target),
+            On::Amx => multiply(matrix, tiles, groups, target),
+        }
     }
 }
 
@@ -87,7 +88,7 @@ fn products_of_all_types_agree_with_decoded_weights() {
             for unit in units() {
                 let mut out = vec![f32::NAN; n * rows];
                 multiply_on(unit, &packed, &tiles, &mut out, None, false);
-                check(&format!("{} {}", unit.0, tensor_type.name()), &packed, &values, &out);
+                check(&format!("{unit:?} {}", tensor_type.name()), &packed, &values, &out);
                 if block > 1 {
                     let plain = place(tensor_type, rows, columns, &bytes, false, Isa::Avx512Vnni, &pool);
                     let mut other = vec![f32::NAN; n * rows];
@@ -173,7 +174,7 @@ fn bias_and_accumulation() {
             let (with_bias, added) = (run(9.0, Some(&bias), false), run(2.0, None, true));
             for (i, plain) in plain.iter().enumerate() {
                 let near = |a: f32, b: f32| (a - b).abs() <= 1e-4 * (1.0 + b.abs());
-                assert!(near(with_bias[i], plain + (i % rows) as f32) && near(added[i], 2.0 + plain), "{} {i}", unit.0);
+                assert!(near(with_bias[i], plain + (i % rows) as f32) && near(added[i], 2.0 + plain), "{unit:?} {i}");
             }
         }
     }
@@ -203,7 +204,7 @@ mod attending {
 
     use half::f16;
 
-    use super::super::attention::{Scratch, attend_with};
+    use super::super::attention::{Scratch, attend, attend_with};
     use super::*;
     use crate::backend::PAGE_TOKENS;
     use crate::backend::cpu::attention::{HeadPage, Query, Scores};
@@ -257,19 +258,18 @@ mod attending {
             let mut queries: Vec<Query> = rows.map(|((q, out), &(begin, end))| Query { q, out, begin, end }).collect();
             // SAFETY: `can_unfold`, and the unit is there.
             unsafe {
-                let _configured = (unit.0 == "amx").then(|| Configured::new());
-                attend_with(unit.1, &mut queries, &|p| cache.page(p), scores, &mut scratch);
+                let pages = |p| cache.page(p);
+                match unit {
+                    On::Emulated => attend_with::<unit::Emulated>(&mut queries, &pages, scores, &mut scratch),
+                    On::Amx => attend(&mut queries, &pages, scores, &mut scratch),
+                }
             }
             let mut largest = 0f64;
             for (i, &range) in ranges.iter().enumerate() {
                 let row = i * head_dim..(i + 1) * head_dim;
                 for (got, want) in out[row.clone()].iter().zip(cache.naive(&q[row], range, scores)) {
                     largest = largest.max((f64::from(*got) - want).abs());
-                    assert!(
-                        largest < 0.015,
-                        "{}: head {head_dim}, query {i} of {range:?}: {got} is not {want}",
-                        unit.0
-                    );
+                    assert!(largest < 0.015, "{unit:?}: head {head_dim}, query {i} of {range:?}: {got} is not {want}");
                 }
             }
             // Without a tendency: rounding and truncating must not shrink what is long.
@@ -283,7 +283,7 @@ mod attending {
                 })
                 .sum();
             let bias = bias / q.len() as f64;
-            assert!(bias.abs() < 5e-4, "{}: head {head_dim}: results are {bias} from zero on the average", unit.0);
+            assert!(bias.abs() < 5e-4, "{unit:?}: head {head_dim}: results are {bias} from zero on the average");
         }
     }
 
@@ -329,7 +329,7 @@ mod attending {
         let mut scratch = Scratch::new(64, 1).expect("scratch");
         let mut queries = [Query { q: &q, out: &mut out, begin: 0, end: 180 }];
         // SAFETY: `can_unfold`.
-        unsafe { attend_with(unit::emulated, &mut queries, &|p| cache.page(p), plain(64), &mut scratch) };
+        unsafe { attend_with::<unit::Emulated>(&mut queries, &|p| cache.page(p), plain(64), &mut scratch) };
         assert!(out.iter().all(|x| x.is_finite() && x.abs() <= 1.01), "{out:?}");
     }
 }

@@ -8,18 +8,10 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::super::kernels::Float;
-use super::super::pack::ROWS;
 use super::super::simd::{Avx512Vnni, Simd};
 use super::super::tiles::{self, Tile};
-use super::unit::{TILE_BYTES, TILE_WIDTH};
+use super::unit::{Block, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
 use crate::quant::TensorType;
-
-/// Writes tiles of the columns of whole blocks of the file: `blocks` blocks of a packed group.
-///
-/// # Safety
-/// AVX-512 with VNNI and BF16, whole blocks at `group`, and room for their tiles at `out`.
-pub type Unfold = unsafe fn(group: *const u8, blocks: usize, out: *mut u8);
 
 /// The order in which the upper halves of two vectors become a vector of pairs.
 #[repr(align(64))]
@@ -92,59 +84,111 @@ unsafe fn unfold_tile<T: Tile>(head: *const u8, tile: *const u8, out: *mut u8) {
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-unsafe fn unfold<T: Tile>(group: *const u8, blocks: usize, mut out: *mut u8) {
-    // SAFETY: as `Unfold` demands.
-    unsafe {
-        let mut head = group;
-        for _ in 0..blocks {
-            for t in 0..T::TILES {
-                unfold_tile::<T>(head, head.add(T::HEAD + t * T::BYTES), out);
-                out = out.add(TILE_BYTES);
-            }
-            head = head.add(T::HEAD + T::TILES * T::BYTES);
+/// A group of 16 rows of weights that can be unfolded, 32 columns at a time.
+pub trait Folded {
+    /// Writes the tile of columns `32 · i..`.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI and BF16; the columns at `group`, and room for the tile at `out`.
+    unsafe fn unfold(group: *const u8, columns: usize, i: usize, out: *mut u8);
+}
+
+impl<T: Tile> Folded for T {
+    #[inline(always)]
+    unsafe fn unfold(group: *const u8, _: usize, i: usize, out: *mut u8) {
+        // SAFETY: as demanded.
+        unsafe {
+            let head = group.add(i / T::TILES * (T::HEAD + T::TILES * T::BYTES));
+            unfold_tile::<T>(head, head.add(T::HEAD + i % T::TILES * T::BYTES), out);
         }
     }
 }
 
-/// The same for packed floats of two bytes (there is no other `float` here): column `c` is 16 elements at `group + 32 · c`; columns beyond `columns` are 0.
+/// Packed F16: column `c` is 16 elements at `group + 32 · c`. What is missing to 32 columns is 0.
+pub struct F16;
+/// The same for BF16.
+pub struct Bf16;
+
+macro_rules! floats {
+    ($($name:ident: |$column:ident| $load:expr;)*) => {$(
+        impl Folded for $name {
+            #[inline(always)]
+            unsafe fn unfold(group: *const u8, columns: usize, i: usize, out: *mut u8) {
+                // SAFETY: as demanded; reads the columns that are there.
+                unsafe {
+                    for pair in 0..TILE_ROWS {
+                        let $column = group.wrapping_add((i * TILE_ROWS + pair) * TILE_WIDTH);
+                        let even = $load;
+                        let $column = $column.wrapping_add(TILE_WIDTH / 2);
+                        let both = match columns.saturating_sub(2 * (i * TILE_ROWS + pair)) {
+                            0 => _mm512_setzero_si512(),
+                            1 => pairs(even, _mm512_setzero_ps()),
+                            _ => pairs(even, $load),
+                        };
+                        _mm512_store_si512(out.add(pair * TILE_WIDTH).cast(), both);
+                    }
+                }
+            }
+        }
+    )*};
+}
+
+floats! {
+    F16: |column| Avx512Vnni::mul(Avx512Vnni::load_f16(column), _mm512_set1_ps(LESS));
+    Bf16: |column| Avx512Vnni::load_bf16(column);
+}
+
+/// Two groups that are unfolded, or one.
+pub struct Pair {
+    /// The groups, from the same column.
+    pub groups: [*const u8; 2],
+    /// There is a second one.
+    pub both: bool,
+    /// Columns.
+    pub columns: usize,
+    /// Where the tiles of the first go; those of the second follow as [`Block::w_next`] says.
+    pub w: *mut u8,
+}
+
+/// Unfolds a pair, and multiplies each tile when the one after the next is unfolded: the tile unit works beside the vector
+/// units, and tiles are not loaded before what was stored has reached the cache.
 ///
 /// # Safety
-/// As [`Unfold`], for `columns` columns, and room for the tiles that they fill or begin.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
-pub unsafe fn unfold_floats(float: Float, group: *const u8, columns: usize, out: *mut u8) {
+/// AVX-512 with VNNI and BF16; all that [`Folded::unfold`] and [`Unit::begin`] demand.
+pub type Unfold = unsafe fn(pair: &Pair, block: &Block);
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+unsafe fn unfold<U: Unit, F: Folded>(pair: &Pair, block: &Block) {
     // SAFETY: as demanded.
     unsafe {
-        for pair in 0..columns.next_multiple_of(32) / 2 {
-            let column = group.wrapping_add(2 * ROWS * 2 * pair);
-            let both = match columns.saturating_sub(2 * pair) {
-                0 => _mm512_setzero_si512(),
-                1 => pairs(float_column(float, column), _mm512_setzero_ps()),
-                _ => pairs(float_column(float, column), float_column(float, column.add(2 * ROWS))),
-            };
-            _mm512_store_si512(out.add(pair * TILE_WIDTH).cast(), both);
+        let steps = pair.columns.div_ceil(2 * TILE_ROWS);
+        U::begin(block);
+        for i in 0..steps {
+            let out = pair.w.add(i * TILE_BYTES);
+            F::unfold(pair.groups[0], pair.columns, i, out);
+            if pair.both {
+                F::unfold(pair.groups[1], pair.columns, i, out.add(block.w_next));
+            }
+            if i >= LAG {
+                U::add(block, i - LAG..i + 1 - LAG);
+            }
         }
+        U::add(block, steps.saturating_sub(LAG)..steps);
+        U::end(block);
     }
 }
 
-/// A column of 16 rows. (A function, not a closure: a closure would not have the instruction set.)
-#[inline(always)]
-unsafe fn float_column(float: Float, column: *const u8) -> __m512 {
-    unsafe {
-        match float {
-            Float::F16 => Avx512Vnni::mul(Avx512Vnni::load_f16(column), _mm512_set1_ps(LESS)),
-            Float::Bf16 => Avx512Vnni::load_bf16(column),
-            Float::F32 => _mm512_setzero_ps(),
-        }
-    }
-}
+/// Tiles that are unfolded before the first is multiplied.
+const LAG: usize = 2;
 
 macro_rules! formats {
     ($($format:ident)*) => {
         /// How groups of a packed format are unfolded.
-        pub fn unfolder(tensor_type: TensorType) -> Option<Unfold> {
+        pub fn unfolder<U: Unit>(tensor_type: TensorType) -> Option<Unfold> {
             match tensor_type {
-                $(TensorType::$format => Some(unfold::<tiles::$format>),)*
+                TensorType::F16 => Some(unfold::<U, F16>),
+                TensorType::BF16 => Some(unfold::<U, Bf16>),
+                $(TensorType::$format => Some(unfold::<U, tiles::$format>),)*
                 _ => None,
             }
         }

@@ -1,10 +1,11 @@
 //! The tile unit: products of tiles of bf16, summed in float32.
 //!
 //! Rust has no stable intrinsics for AMX, so the instructions are written as assembly, which needs no target feature.
-//! In tests `emulated` computes the same in plain Rust, where there is no unit and as its oracle.
+//! In tests `Emulated` computes the same in plain Rust, where there is no unit and as its oracle.
 //! (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.)
 
 use std::arch::asm;
+use std::ops::Range;
 
 /// Rows of a tile: rows of activations, or pairs of columns of weights.
 pub const TILE_ROWS: usize = 16;
@@ -13,19 +14,19 @@ pub const TILE_WIDTH: usize = 64;
 /// Bytes of a tile.
 pub const TILE_BYTES: usize = TILE_ROWS * TILE_WIDTH;
 
-/// Sums of one or two tiles of activations with two tiles of weights, over `steps` tiles of columns.
+/// Products of one or two tiles of activations with two tiles of weights, over tiles of columns.
 #[derive(Clone, Copy)]
 pub struct Block {
-    /// `[steps]` tiles of 16 rows × 32 columns of activations.
+    /// Tiles of 16 rows × 32 columns of activations, one after the other.
     pub x: *const u8,
     /// Bytes from there to those of the next 16 rows.
     pub x_next: usize,
-    /// `[steps]` tiles of 16 pairs of columns × 16 rows of weights.
+    /// Tiles of 16 pairs of columns × 16 rows of weights, one after the other.
     pub w: *const u8,
     /// Bytes from there to those of the next 16 rows.
     pub w_next: usize,
-    /// Tiles of 32 columns.
-    pub steps: usize,
+    /// Tiles of activations: one, or two.
+    pub rows: Rows,
     /// Where the sums go: a row of activations each, 32 rows of weights.
     pub sums: *mut f32,
     /// Bytes from one of its rows to the next.
@@ -34,11 +35,27 @@ pub struct Block {
     pub add: bool,
 }
 
-/// Computes a [`Block`] with one tile of rows of activations, or with two.
-///
-/// # Safety
-/// All tiles must be there, and nobody else may use the sums. The unit must be [`Configured`] if it is AMX.
-pub type Multiply = unsafe fn(block: &Block, rows: Rows);
+/// What multiplies tiles.
+pub trait Unit {
+    /// Clears the sums, or loads those that are added to.
+    ///
+    /// # Safety
+    /// All tiles and sums of the block must be there, and nobody else may use the sums, until [`Unit::end`]. In between nobody
+    /// else may use this thread's tiles, which must be [`Configured`] for AMX.
+    unsafe fn begin(block: &Block);
+
+    /// Adds the products of tiles `steps` of the columns.
+    ///
+    /// # Safety
+    /// As [`Unit::begin`].
+    unsafe fn add(block: &Block, steps: Range<usize>);
+
+    /// Stores the sums.
+    ///
+    /// # Safety
+    /// As [`Unit::begin`].
+    unsafe fn end(block: &Block);
+}
 
 /// How many tiles of activations a block has.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,118 +107,148 @@ impl Drop for Configured {
     }
 }
 
-/// [`Multiply`] by AMX.
+/// The unit of the processor.
 ///
 /// Of eight tiles four are sums, two activations, two weights: each tile that is loaded serves two products. A product
 /// takes 16 cycles, a load 8, so that the unit never waits for loads from the first-level cache.
-pub unsafe fn amx(block: &Block, rows: Rows) {
-    // SAFETY: as `Multiply` demands. Tiles 0 to 3 hold the sums from the first statement to the last; nothing that the
-    // compiler may put between them uses tiles.
-    unsafe {
-        match rows {
-            Rows::One => amx_one(block),
-            Rows::Two => amx_two(block),
-        }
-    }
-}
+pub struct Amx;
 
-unsafe fn amx_two(block: &Block) {
-    // SAFETY: as `Multiply` demands.
-    unsafe {
-        let lower = block.sums.byte_add(TILE_ROWS * block.sums_stride);
-        if block.add {
-            asm!(
-                "tileloadd tmm0, [{c0} + {stride}]", "tileloadd tmm1, [{c0} + {stride} + 64]",
-                "tileloadd tmm2, [{c1} + {stride}]", "tileloadd tmm3, [{c1} + {stride} + 64]",
-                c0 = in(reg) block.sums, c1 = in(reg) lower, stride = in(reg) block.sums_stride,
-                options(nostack, preserves_flags, readonly)
-            );
-        } else {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nostack, preserves_flags, nomem)
-            );
-        }
-        asm!(
-            "2:",
-            "tileloadd tmm4, [{x0} + {width}]",
-            "tileloadd tmm6, [{w0} + {width}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{w1} + {width}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{x1} + {width}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {x0}, {tile}", "add {x1}, {tile}", "add {w0}, {tile}", "add {w1}, {tile}",
-            "dec {steps}",
-            "jnz 2b",
-            x0 = inout(reg) block.x => _, x1 = inout(reg) block.x.add(block.x_next) => _,
-            w0 = inout(reg) block.w => _, w1 = inout(reg) block.w.add(block.w_next) => _,
-            steps = inout(reg) block.steps => _, width = in(reg) TILE_WIDTH, tile = const TILE_BYTES,
-            options(nostack, readonly)
-        );
-        asm!(
-            "tilestored [{c0} + {stride}], tmm0", "tilestored [{c0} + {stride} + 64], tmm1",
-            "tilestored [{c1} + {stride}], tmm2", "tilestored [{c1} + {stride} + 64], tmm3",
-            c0 = in(reg) block.sums, c1 = in(reg) lower, stride = in(reg) block.sums_stride,
-            options(nostack, preserves_flags)
-        );
-    }
-}
-
-unsafe fn amx_one(block: &Block) {
-    // SAFETY: as `Multiply` demands.
-    unsafe {
-        if block.add {
+impl Unit for Amx {
+    #[inline(always)]
+    unsafe fn begin(block: &Block) {
+        // SAFETY: as demanded. Tiles 0 to 3 hold the sums from here to `end`; nothing that the compiler makes uses tiles.
+        unsafe {
+            if !block.add {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    options(nostack, preserves_flags, nomem)
+                );
+                return;
+            }
             asm!(
                 "tileloadd tmm0, [{c} + {stride}]", "tileloadd tmm1, [{c} + {stride} + 64]",
                 c = in(reg) block.sums, stride = in(reg) block.sums_stride, options(nostack, preserves_flags, readonly)
             );
-        } else {
-            asm!("tilezero tmm0", "tilezero tmm1", options(nostack, preserves_flags, nomem));
+            if block.rows == Rows::Two {
+                let lower = block.sums.byte_add(TILE_ROWS * block.sums_stride);
+                asm!(
+                    "tileloadd tmm2, [{c} + {stride}]", "tileloadd tmm3, [{c} + {stride} + 64]",
+                    c = in(reg) lower, stride = in(reg) block.sums_stride, options(nostack, preserves_flags, readonly)
+                );
+            }
         }
-        asm!(
-            "2:",
-            "tileloadd tmm4, [{x} + {width}]",
-            "tileloadd tmm6, [{w0} + {width}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{w1} + {width}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {x}, {tile}", "add {w0}, {tile}", "add {w1}, {tile}",
-            "dec {steps}",
-            "jnz 2b",
-            x = inout(reg) block.x => _,
-            w0 = inout(reg) block.w => _, w1 = inout(reg) block.w.add(block.w_next) => _,
-            steps = inout(reg) block.steps => _, width = in(reg) TILE_WIDTH, tile = const TILE_BYTES,
-            options(nostack, readonly)
-        );
-        asm!(
-            "tilestored [{c} + {stride}], tmm0", "tilestored [{c} + {stride} + 64], tmm1",
-            c = in(reg) block.sums, stride = in(reg) block.sums_stride, options(nostack, preserves_flags)
-        );
+    }
+
+    #[inline(always)]
+    unsafe fn add(block: &Block, steps: Range<usize>) {
+        if steps.is_empty() {
+            return;
+        }
+        // SAFETY: as demanded.
+        unsafe {
+            let (x, w) = (block.x.add(steps.start * TILE_BYTES), block.w.add(steps.start * TILE_BYTES));
+            match block.rows {
+                Rows::Two => asm!(
+                    "2:",
+                    "tileloadd tmm4, [{x0} + {width}]",
+                    "tileloadd tmm6, [{w0} + {width}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{w1} + {width}]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{x1} + {width}]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "add {x0}, {tile}", "add {x1}, {tile}", "add {w0}, {tile}", "add {w1}, {tile}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    x0 = inout(reg) x => _, x1 = inout(reg) x.add(block.x_next) => _,
+                    w0 = inout(reg) w => _, w1 = inout(reg) w.add(block.w_next) => _,
+                    steps = inout(reg) steps.len() => _, width = in(reg) TILE_WIDTH, tile = const TILE_BYTES,
+                    options(nostack, readonly)
+                ),
+                Rows::One => asm!(
+                    "2:",
+                    "tileloadd tmm4, [{x} + {width}]",
+                    "tileloadd tmm6, [{w0} + {width}]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{w1} + {width}]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "add {x}, {tile}", "add {w0}, {tile}", "add {w1}, {tile}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    x = inout(reg) x => _,
+                    w0 = inout(reg) w => _, w1 = inout(reg) w.add(block.w_next) => _,
+                    steps = inout(reg) steps.len() => _, width = in(reg) TILE_WIDTH, tile = const TILE_BYTES,
+                    options(nostack, readonly)
+                ),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end(block: &Block) {
+        // SAFETY: as demanded.
+        unsafe {
+            asm!(
+                "tilestored [{c} + {stride}], tmm0", "tilestored [{c} + {stride} + 64], tmm1",
+                c = in(reg) block.sums, stride = in(reg) block.sums_stride, options(nostack, preserves_flags)
+            );
+            if block.rows == Rows::Two {
+                let lower = block.sums.byte_add(TILE_ROWS * block.sums_stride);
+                asm!(
+                    "tilestored [{c} + {stride}], tmm2", "tilestored [{c} + {stride} + 64], tmm3",
+                    c = in(reg) lower, stride = in(reg) block.sums_stride, options(nostack, preserves_flags)
+                );
+            }
+        }
     }
 }
 
-/// [`Multiply`] without the unit.
+/// The same without the unit.
 #[cfg(test)]
-pub unsafe fn emulated(block: &Block, rows: Rows) {
-    let bf16 = |bits: u16| f32::from_bits(u32::from(bits) << 16);
-    let tiles = if rows == Rows::Two { 2 } else { 1 };
-    for (row, column) in (0..tiles * TILE_ROWS).flat_map(|row| (0..2 * TILE_ROWS).map(move |column| (row, column))) {
-        // SAFETY: as `Multiply` demands: element `i` of a row of activations and of a column of pairs.
-        unsafe {
-            let x = block.x.add(row / TILE_ROWS * block.x_next + row % TILE_ROWS * TILE_WIDTH).cast::<u16>();
-            let w = block.w.add(column / TILE_ROWS * block.w_next + column % TILE_ROWS * 4).cast::<u16>();
-            let sum = block.sums.byte_add(row * block.sums_stride).add(column);
-            let mut total = if block.add { *sum } else { 0.0 };
-            for i in 0..block.steps * 32 {
-                let (step, i) = (i / 32 * TILE_BYTES / 2, i % 32);
-                total += bf16(*x.add(step + i)) * bf16(*w.add(step + i / 2 * TILE_WIDTH / 2 + i % 2));
+pub struct Emulated;
+
+#[cfg(test)]
+impl Emulated {
+    /// Calls `f` with each sum, and the places of its row of activations and of its row of weights.
+    unsafe fn each_sum(block: &Block, mut f: impl FnMut(&mut f32, *const u8, *const u8)) {
+        let height = if block.rows == Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+        for (row, column) in (0..height).flat_map(|row| (0..2 * TILE_ROWS).map(move |column| (row, column))) {
+            // SAFETY: as `Unit::begin` demands.
+            unsafe {
+                let x = block.x.add(row / TILE_ROWS * block.x_next + row % TILE_ROWS * TILE_WIDTH);
+                let w = block.w.add(column / TILE_ROWS * block.w_next + column % TILE_ROWS * 4);
+                f(&mut *block.sums.byte_add(row * block.sums_stride).add(column), x, w);
             }
-            *sum = total;
         }
     }
+}
+
+#[cfg(test)]
+impl Unit for Emulated {
+    unsafe fn begin(block: &Block) {
+        if !block.add {
+            // SAFETY: as demanded.
+            unsafe { Emulated::each_sum(block, |sum, _, _| *sum = 0.0) };
+        }
+    }
+
+    unsafe fn add(block: &Block, steps: Range<usize>) {
+        let bf16 = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+        // SAFETY: as demanded: elements of a row of activations, and of a column of pairs.
+        unsafe {
+            Emulated::each_sum(block, |sum, x, w| {
+                for (step, i) in steps.clone().flat_map(|step| (0..32).map(move |i| (step, i))) {
+                    let x = x.add(step * TILE_BYTES).cast::<u16>().add(i);
+                    let w = w.add(step * TILE_BYTES + i / 2 * TILE_WIDTH).cast::<u16>().add(i % 2);
+                    *sum += bf16(*x) * bf16(*w);
+                }
+            });
+        }
+    }
+
+    unsafe fn end(_: &Block) {}
 }
