@@ -26,8 +26,8 @@ use crate::quant::TensorType;
 const ROW_TILE: usize = 8;
 /// Rows of one task of attention: a page of keys and values is used for all of them.
 const QUERY_TILE: usize = 16;
-/// The same on AMX, which converts a page before it is used.
-const AMX_QUERY_TILE: usize = 64;
+/// The same on AMX at most: it converts a page before it is used.
+const AMX_QUERY_TILE: usize = 128;
 
 /// The activations of a step.
 struct Work {
@@ -360,7 +360,12 @@ impl Backend for CpuBackend {
             let pages = span.pages.iter().map(|page| CpuPage::of(page)).collect::<Result<Vec<_>>>()?;
             let pages: Arc<[&CpuPage]> = pages.into();
             let on_tiles = !work.tile_scratches.is_empty() && span.rows.len() >= amx::LEAST_ROWS;
-            let height = if on_tiles { AMX_QUERY_TILE } else { QUERY_TILE };
+            // Two tasks for each thread, if tiles of 32 rows are as many.
+            let wanted = (2 * self.pool.threads()).div_ceil(s.n_head_kv);
+            let height = match on_tiles {
+                true => span.rows.len().div_ceil(wanted).next_multiple_of(32).min(AMX_QUERY_TILE),
+                false => QUERY_TILE,
+            };
             for tile in (0..span.rows.len()).step_by(height) {
                 let rows = tile..span.rows.len().min(tile + height);
                 tasks.extend(

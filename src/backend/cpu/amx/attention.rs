@@ -203,10 +203,8 @@ unsafe fn start(pass: &[Query<'_>], scores: Scores, parts: &Parts) {
                 for step in 0..parts.steps() {
                     let mut rows = [_mm512_setzero_si512(); TILE_ROWS];
                     for (row, query) in rows.iter_mut().zip(block.iter().skip(group * TILE_ROWS)) {
-                        let mut scaled = [0.0; 32];
-                        let elements = query.q.iter().skip(step * 32);
-                        scaled.iter_mut().zip(elements).for_each(|(scaled, x)| *scaled = x * factor);
-                        round_row(&scaled, std::ptr::from_mut(row).cast());
+                        let elements = query.q.get(step * 32..).unwrap_or_default();
+                        round_row(&elements[..elements.len().min(32)], factor, std::ptr::from_mut(row).cast());
                     }
                     for (pair, row) in transpose(rows).into_iter().enumerate() {
                         _mm512_store_si512(tiles.add(step * TILE_BYTES + pair * TILE_WIDTH).cast(), row);

@@ -33,7 +33,7 @@ use super::rows::Rows;
 use crate::error::Result;
 
 /// Fewer rows of activations are faster on vectors.
-pub(super) const LEAST_ROWS: usize = 12;
+pub(super) const LEAST_ROWS: usize = 16;
 /// Tasks of each thread: a task is the better the more groups it has for 32 rows of activations.
 pub(super) const TASKS_PER_THREAD: usize = 2;
 /// Columns of a chain of products at most; a multiple of every format's block.
@@ -84,7 +84,7 @@ impl Tiles {
             }
             for (r, row) in values.chunks_exact(columns).skip(i * TILE_ROWS).take(TILE_ROWS).enumerate() {
                 // SAFETY: row `r` of each of the block's tiles; the instruction set as demanded.
-                unsafe { round_row(row, out.as_mut_ptr().add(r * size_of::<Line>())) };
+                unsafe { round_row(row, 1.0, out.as_mut_ptr().add(r * size_of::<Line>())) };
             }
         });
     }

@@ -197,19 +197,20 @@ macro_rules! formats {
 
 formats! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 }
 
-/// Rounds a row of activations to bf16, `columns` elements into tiles of 32, [`TILE_BYTES`] apart; what is missing to a
-/// whole tile is 0.
+/// Rounds a row of activations, times a factor, to bf16, into tiles of 32 elements, [`TILE_BYTES`] apart; what is missing
+/// to a whole tile is 0.
 ///
 /// # Safety
 /// AVX-512 with BF16; the row's places in the tiles at `out` are the caller's.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-pub unsafe fn round_row(row: &[f32], out: *mut u8) {
+pub unsafe fn round_row(row: &[f32], factor: f32, out: *mut u8) {
     // SAFETY: as demanded; reads whole chunks, or the elements that a mask admits.
     unsafe {
         for (i, x) in row.chunks(32).enumerate() {
             let masks = (u32::MAX >> (32 - x.len())) as u64;
             let low = _mm512_maskz_loadu_ps(masks as u16, x.as_ptr());
             let high = _mm512_maskz_loadu_ps((masks >> 16) as u16, x.as_ptr().wrapping_add(16));
+            let (low, high) = (_mm512_mul_ps(low, _mm512_set1_ps(factor)), _mm512_mul_ps(high, _mm512_set1_ps(factor)));
             let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
             _mm512_store_si512(out.add(i * TILE_BYTES).cast(), both);
         }
