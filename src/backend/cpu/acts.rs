@@ -4,10 +4,14 @@
 //! a product is `d · Σ q·w` with integer sums, and the sum of `q` over each half, by which formats with an offset or a
 //! minimum are corrected. A scale for 16 elements and not for 32 costs one more multiplication a tile and row, and
 //! rounds an eighth finer.
+//!
+//! Where products of bf16 are to be had, many rows are rounded to that besides, for weights in F16 and BF16. Each form is
+//! made once, when the first product asks for it.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use super::features::Isa;
+use super::floats::round_row;
 use super::memory::AlignedBuf;
 use super::pool::Pool;
 use super::rows::Rows;
@@ -15,6 +19,17 @@ use crate::error::{Error, Result};
 
 /// Elements of a block of quantised activations.
 pub const BLOCK: usize = 32;
+/// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.
+pub const BF16_ROWS: usize = 8;
+/// A cache line.
+const SPARE: usize = 64;
+
+/// Elements from one row of bf16 to the next: whole blocks, and no power of two, or eight rows would meet in one set of the
+/// first cache.
+fn bf16_stride(columns: usize) -> usize {
+    let width = columns.next_multiple_of(BLOCK);
+    if width.is_multiple_of(512) { width + SPARE / 2 } else { width }
+}
 
 /// Rows of activations.
 pub struct Acts {
@@ -24,6 +39,11 @@ pub struct Acts {
     q: AlignedBuf,
     /// One for each block.
     scales: Vec<BlockScale>,
+    /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
+    bf16: AlignedBuf,
+    /// The forms of the values that were made since these were written.
+    quantized: bool,
+    rounded: bool,
 }
 
 /// What goes with a block of quantised activations, for each half of it.
@@ -52,6 +72,13 @@ impl Acts {
             values: AlignedBuf::zeroed(elements * 4)?,
             q: AlignedBuf::zeroed(elements)?,
             scales: vec![BlockScale::default(); elements / BLOCK],
+            bf16: AlignedBuf::zeroed(if rows >= BF16_ROWS && Isa::has_bf16() {
+                2 * elements + rows * SPARE
+            } else {
+                0
+            })?,
+            quantized: false,
+            rounded: false,
         })
     }
 
@@ -60,6 +87,7 @@ impl Acts {
         assert!(n * columns.next_multiple_of(BLOCK) <= self.q.as_slice().len(), "{n} rows of {columns} do not fit");
         self.n = n;
         self.columns = columns;
+        (self.quantized, self.rounded) = (false, false);
     }
 
     /// Rows.
@@ -79,6 +107,7 @@ impl Acts {
 
     /// `[rows][columns]`.
     pub fn values_mut(&mut self) -> &mut [f32] {
+        (self.quantized, self.rounded) = (false, false);
         &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * self.columns]
     }
 
@@ -92,26 +121,56 @@ impl Acts {
         &self.scales[..self.n * (self.columns / BLOCK)]
     }
 
-    /// Quantises all rows. Rows that are no whole number of blocks stay float32: only float formats have such.
+    /// The rows in bf16 and the elements from one to the next, if [`Acts::round`] has made them.
+    pub(super) fn bf16(&self) -> Option<(&[u16], usize)> {
+        self.rounded.then(|| (bytemuck::cast_slice(self.bf16.as_slice()), bf16_stride(self.columns)))
+    }
+
+    /// Quantises all rows, unless that is done. Rows that are no whole number of blocks stay float32: only float formats have
+    /// such.
     pub fn quantize(&mut self, isa: Isa, pool: &Pool) {
         let (n, columns) = (self.n, self.columns);
-        if columns % BLOCK != 0 || isa == Isa::Scalar {
+        if self.quantized || columns % BLOCK != 0 || isa == Isa::Scalar {
             return;
         }
+        self.quantized = true;
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
         let q = Rows::new(&mut bytemuck::cast_slice_mut::<u8, i8>(self.q.as_mut_slice())[..n * columns], columns);
         let scales = Rows::new(&mut self.scales[..n * columns / BLOCK], columns / BLOCK);
-        let row = |i: usize| {
+        each_row(pool, n, &|i| {
             // SAFETY: each row is taken by one task.
             let (q, scales) = unsafe { (q.row(i), scales.row(i)) };
             quantize_row(isa, &values[i * columns..(i + 1) * columns], q, scales);
-        };
-        if n == 1 {
-            return row(0);
-        }
-        let tile = n.div_ceil(pool.threads()).min(16);
-        pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
+        });
     }
+
+    /// Rounds all rows to bf16, filled up with zeros to whole blocks, unless that is done: if `isa` admits products of bf16,
+    /// the processor has them, and there are at least [`BF16_ROWS`] rows.
+    pub fn round(&mut self, isa: Isa, pool: &Pool) {
+        let (n, columns, stride) = (self.n, self.columns, bf16_stride(self.columns));
+        if self.rounded || n < BF16_ROWS || isa < Isa::Avx512Vnni || !Isa::has_bf16() {
+            return;
+        }
+        self.rounded = true;
+        let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
+        let bf16 = Rows::new(&mut bytemuck::cast_slice_mut::<u8, u16>(self.bf16.as_mut_slice())[..n * stride], stride);
+        each_row(pool, n, &|i| {
+            // SAFETY: each row is taken by one task.
+            let (row, rest) = unsafe { bf16.row(i) }.split_at_mut(columns);
+            // SAFETY: the processor has bf16.
+            unsafe { round_row(&values[i * columns..(i + 1) * columns], row) };
+            rest.fill(0);
+        });
+    }
+}
+
+/// Runs `row(i)` for `n` rows; a single one on the calling thread.
+fn each_row(pool: &Pool, n: usize, row: &(dyn Fn(usize) + Sync)) {
+    if n == 1 {
+        return row(0);
+    }
+    let tile = n.div_ceil(pool.threads()).clamp(1, 16);
+    pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
 }
 
 fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {

@@ -2,13 +2,18 @@
 //!
 //! All products of a verb are one parallel region. A task is some consecutive groups of 16 rows; it multiplies them by
 //! all rows of activations, so that weights are read once and activations stay in the cache. A result does not depend
-//! on the number of threads, nor on how many rows of activations there are.
+//! on the number of threads, nor on how many rows of activations there are, but for weights in F16 and BF16, of which
+//! [`BF16_ROWS`](super::acts::BF16_ROWS) and more rows are multiplied in bf16 where the processor can.
 
 use std::cell::RefCell;
 
 use super::acts::Acts;
 use super::features::Isa;
-use super::kernels::{FLOAT_WIDTHS, Float, Kernel, Quantized, WIDTHS, float_kernels, float_products, kernel};
+use super::floats::{
+    BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, decode_group, float_kernel,
+    float_products, round_group,
+};
+use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::pack::{COLUMNS, Layout, ROWS};
 use super::pool::Pool;
@@ -16,8 +21,8 @@ use super::rows::Rows;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
-/// The same for float activations, which are four times as wide.
-const FLOAT_ACTS_TILE: usize = 32;
+/// The same for float activations and those in bf16, in bytes.
+const FLOAT_ACTS_TILE: usize = 256 << 10;
 /// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -46,10 +51,33 @@ struct Part<'a> {
 thread_local! {
     /// A group that is packed, or a row that is decoded, where it is used.
     static SCRATCH: RefCell<(Vec<u8>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Groups of floats that are decoded or rounded for many rows of activations.
+    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs all jobs on the same activations. `exact` multiplies by the float activations, not the quantised ones.
-pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool) {
+/// A cache line, which no vector of a panel then straddles.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Room for `bytes` bytes at the beginning of cache lines.
+fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
+    lines.resize(lines.len().max(bytes.div_ceil(size_of::<Line>())), Line([0; 64]));
+    lines.as_mut_ptr().cast()
+}
+
+/// Runs all jobs on the same activations, of which it makes the forms that the jobs want. `exact` multiplies by the float
+/// activations, not by quantised or rounded ones.
+pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: bool) {
+    if !exact {
+        if jobs.iter().any(|job| kernel(job.matrix.tensor_type(), isa).is_some()) {
+            acts.quantize(isa, pool);
+        }
+        if jobs.iter().any(|job| job.matrix.packed_floats().is_some_and(|float| float != Float::F32)) {
+            acts.round(isa, pool);
+        }
+    }
+    let acts = &*acts;
     let mut groups = 0;
     let parts: Vec<Part> = jobs
         .iter_mut()
@@ -84,7 +112,10 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool)
 impl Part<'_> {
     fn run(&self, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>, exact: bool) {
         if let Some(float) = self.matrix.packed_floats() {
-            return self.run_packed_floats(float, isa, acts, groups);
+            return match acts.bf16().filter(|_| !exact && float != Float::F32) {
+                Some((x, stride)) => self.run_bf16(float, acts, x, stride, groups),
+                None => self.run_packed_floats(float, isa, acts, groups),
+            };
         }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
@@ -126,31 +157,83 @@ impl Part<'_> {
         });
     }
 
-    /// Packed float weights, which float activations multiply in any mode.
+    /// Packed float weights by float activations.
     fn run_packed_floats(&self, float: Float, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>) {
         let columns = acts.columns();
-        for first in (0..acts.rows()).step_by(FLOAT_ACTS_TILE) {
-            let end = acts.rows().min(first + FLOAT_ACTS_TILE);
-            for group in groups.clone() {
-                let bytes = self.matrix.float_group(group);
-                assert!(bytes.len() == columns * ROWS * float.bytes());
-                let mut at = first;
-                while at < end {
-                    let x = &acts.values()[at * columns..];
-                    let Some((width, run)) = float_kernels(isa).iter().find(|(width, _)| *width <= end - at) else {
-                        return;
-                    };
-                    let mut out = [0.0; WIDTHS[0] * ROWS];
-                    // SAFETY: the kernel is one that this processor runs; the group has all columns, and there are as many
-                    // rows of activations as the kernel takes.
-                    unsafe { run(float, bytes.as_ptr(), columns, x.as_ptr(), out.as_mut_ptr()) };
-                    for (t, products) in out.chunks_exact(ROWS).take(*width).enumerate() {
-                        self.store(at + t, group * ROWS, products);
+        let tile = (FLOAT_ACTS_TILE / (4 * columns.max(1))).max(1).next_multiple_of(3 * FLOAT_MOST);
+        PANEL.with_borrow_mut(|lines| {
+            let decoded = panel(lines, Float::F32.group_bytes(columns));
+            for first in (0..acts.rows()).step_by(tile) {
+                let end = acts.rows().min(first + tile);
+                for group in groups.clone() {
+                    let bytes = self.matrix.float_group(group);
+                    assert!(bytes.len() == float.group_bytes(columns));
+                    let (mut float, mut weights) = (float, bytes.as_ptr());
+                    if float != Float::F32 && end - first > FLOAT_MOST {
+                        // SAFETY: a packed group of all columns, and a panel with room for it.
+                        unsafe { decode_group(isa, float, weights, columns, decoded.cast()) };
+                        (float, weights) = (Float::F32, decoded);
                     }
-                    at += width;
+                    let mut at = first;
+                    while let Some((width, run)) = float_kernel(isa, end - at) {
+                        let x = &acts.values()[at * columns..];
+                        let mut out = [0.0; FLOAT_MOST * ROWS];
+                        // SAFETY: the kernel is one that this processor runs; the group has all columns, and there are as
+                        // many rows of activations as the kernel takes.
+                        unsafe { run(float, weights, columns, x.as_ptr(), out.as_mut_ptr()) };
+                        for (t, products) in out.chunks_exact(ROWS).take(width).enumerate() {
+                            self.store(at + t, group * ROWS, products);
+                        }
+                        at += width;
+                    }
                 }
             }
-        }
+        });
+    }
+
+    /// Packed F16 or BF16 by activations in bf16, whose rows are `stride` apart.
+    fn run_bf16(&self, float: Float, acts: &Acts, x: &[u16], stride: usize, groups: std::ops::Range<usize>) {
+        let pairs = acts.columns().div_ceil(2);
+        let size = float.group_bytes(acts.columns());
+        let tile = (FLOAT_ACTS_TILE / (2 * stride).max(1)).max(1).next_multiple_of(BF16_WIDTHS[0]);
+        PANEL.with_borrow_mut(|lines| {
+            let rounded = panel(lines, BF16_GROUPS * size);
+            for first in (0..acts.rows()).step_by(tile) {
+                let end = acts.rows().min(first + tile);
+                for group in groups.clone().step_by(BF16_GROUPS) {
+                    let n = BF16_GROUPS.min(groups.end - group);
+                    let bytes = self.matrix.float_groups(group, n);
+                    assert!(bytes.len() == n * size && pairs * 4 * ROWS == size);
+                    let mut weights = bytes.as_ptr();
+                    if float == Float::F16 {
+                        // SAFETY: activations are in bf16 only where the processor has it; as many pairs as the panel
+                        // has room for.
+                        unsafe { round_group(weights, n * pairs, rounded) };
+                        weights = rounded;
+                    }
+                    let (mut at, mut next) = (first, bytes.as_ptr().wrapping_add(n * size));
+                    while at < end {
+                        let width = BF16_WIDTHS.iter().position(|&w| w <= end - at).unwrap_or(BF16_WIDTHS.len() - 1);
+                        let mut out = [0.0; BF16_GROUPS * BF16_WIDTHS[0] * ROWS];
+                        let x = &x[at * stride..(at + BF16_WIDTHS[width]) * stride];
+                        // SAFETY: the processor has bf16; `n` groups of all columns, and as many rows of activations as
+                        // the kernel takes.
+                        unsafe {
+                            BF16_KERNELS[n - 1][width](weights, pairs, x.as_ptr(), stride, next, out.as_mut_ptr());
+                        }
+                        // As many groups as were multiplied are fetched; after that, what is in the cache.
+                        let fetched = (at - first) / BF16_WIDTHS[0] + 1;
+                        next = if fetched < n { next.wrapping_add(size) } else { weights };
+                        let products = out.chunks_exact(ROWS).take(n * BF16_WIDTHS[width]);
+                        for (i, products) in products.enumerate() {
+                            let (g, t) = (i / BF16_WIDTHS[width], i % BF16_WIDTHS[width]);
+                            self.store(at + t, (group + g) * ROWS, products);
+                        }
+                        at += BF16_WIDTHS[width];
+                    }
+                }
+            }
+        });
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.

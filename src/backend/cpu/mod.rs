@@ -4,6 +4,7 @@ pub mod acts;
 pub mod attention;
 mod cache;
 pub mod features;
+mod floats;
 mod kernels;
 pub mod matmul;
 pub mod matrix;
