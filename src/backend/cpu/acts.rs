@@ -56,6 +56,8 @@ pub struct BlockScale {
     pub s: [f32; 2],
     /// `Σ q`.
     pub sum: [i32; 2],
+    /// `−128 · Σ q`: where sums of products begin, of weights to which 128 was added.
+    pub start: [i32; 2],
 }
 
 impl Acts {
@@ -186,19 +188,116 @@ fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], scales: &mut [BlockScale
 }
 
 #[cfg(target_arch = "x86_64")]
+mod halves {
+    //! Half a block of 16 elements, as the portable code has it.
+
+    use std::arch::x86_64::*;
+
+    /// Quantises half a block.
+    ///
+    /// # Safety
+    /// The instruction set of the function's name.
+    pub type Quantize = unsafe fn(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32);
+
+    /// The scale, and its inverse.
+    #[inline(always)]
+    fn scale(largest: u32) -> (f32, f32) {
+        let d = f32::from_bits(largest) / 127.0;
+        (d, if d > 0.0 { 1.0 / d } else { 0.0 })
+    }
+
+    /// The sum of 16 numbers.
+    #[inline(always)]
+    unsafe fn sum(q: __m128i) -> i32 {
+        // SAFETY: every x86-64 has SSE2.
+        unsafe {
+            let sums = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(-128)), _mm_setzero_si128());
+            _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128
+        }
+    }
+
+    /// The largest of four.
+    #[inline(always)]
+    unsafe fn largest(four: __m128i) -> u32 {
+        // SAFETY: who comes here has AVX2.
+        unsafe {
+            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub unsafe fn avx512(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32) {
+        // SAFETY: 16 elements are read and written.
+        unsafe {
+            let x = _mm512_loadu_ps(x.as_ptr());
+            let size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+            let size = _mm256_max_epu32(_mm512_castsi512_si256(size), _mm512_extracti64x4_epi64::<1>(size));
+            let size = _mm_max_epu32(_mm256_castsi256_si128(size), _mm256_extracti128_si256::<1>(size));
+            let (d, inverse) = scale(largest(size));
+            let rounded = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(inverse)), _mm512_set1_ps(12_582_912.0));
+            let number = _mm512_and_si512(_mm512_castps_si512(rounded), _mm512_set1_epi32(0x007f_ffff));
+            let numbers = _mm512_cvtepi32_epi8(_mm512_sub_epi32(number, _mm512_set1_epi32(0x0040_0000)));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), numbers);
+            (d, sum(numbers))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn avx2(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32) {
+        // SAFETY: 16 elements are read and written.
+        unsafe {
+            let x = [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))];
+            let size = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
+            let size = _mm256_max_epu32(size[0], size[1]);
+            let size = _mm_max_epu32(_mm256_castsi256_si128(size), _mm256_extracti128_si256::<1>(size));
+            let (d, inverse) = scale(largest(size));
+            let numbers = x.map(|x| {
+                let rounded = _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(inverse)), _mm256_set1_ps(12_582_912.0));
+                let number = _mm256_and_si256(_mm256_castps_si256(rounded), _mm256_set1_epi32(0x007f_ffff));
+                _mm256_sub_epi32(number, _mm256_set1_epi32(0x0040_0000))
+            });
+            // Words of the first half, of the second, of the first, of the second: in order again.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(numbers[0], numbers[1]));
+            let numbers = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), numbers);
+            (d, sum(numbers))
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn quantize_row_avx2(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    quantize_row_portable(values, q, scales);
+    // SAFETY: the instruction set is the function's.
+    unsafe { quantize_row_halves(values, q, scales, halves::avx2) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn quantize_row_avx512(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    quantize_row_portable(values, q, scales);
+    // SAFETY: the instruction set is the function's.
+    unsafe { quantize_row_halves(values, q, scales, halves::avx512) }
 }
 
-/// Written so that the compiler can use vectors: the same result on every instruction set.
+/// # Safety
+/// The instruction set of `half`.
 #[inline(always)]
+#[cfg(target_arch = "x86_64")]
+unsafe fn quantize_row_halves(values: &[f32], q: &mut [i8], scales: &mut [BlockScale], quantize: halves::Quantize) {
+    let halves = values.as_chunks::<16>().0.iter().zip(q.as_chunks_mut::<16>().0);
+    for (i, (x, q)) in halves.enumerate() {
+        let (scale, half) = (&mut scales[i / 2], i % 2);
+        // SAFETY: as the caller's.
+        let (d, sum) = unsafe { quantize(x, q) };
+        (scale.d[half], scale.s[half]) = (d, d * sum as f32);
+        (scale.sum[half], scale.start[half]) = (sum, -128 * sum);
+    }
+}
+
+/// The same result as that of every instruction set.
 fn quantize_row_portable(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
     for ((x, q), scale) in values.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0).zip(scales) {
         for half in 0..2 {
@@ -218,6 +317,7 @@ fn quantize_row_portable(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]
             scale.d[half] = d;
             scale.s[half] = d * sum as f32;
             scale.sum[half] = sum;
+            scale.start[half] = -128 * sum;
         }
     }
 }

@@ -42,6 +42,18 @@ impl Quantized {
             ahead,
         }
     }
+
+    /// The same rows from block `block` on.
+    pub fn from_block(self, block: usize) -> Quantized {
+        Quantized { q: self.q.wrapping_add(block * BLOCK), scales: self.scales.wrapping_add(block), ..self }
+    }
+
+    /// Block `i` of row `t`, and its scales.
+    #[inline(always)]
+    pub fn block(&self, t: usize, i: usize) -> (*const i8, *const BlockScale) {
+        let (q, scale) = (t * self.columns + i * BLOCK, t * (self.columns / BLOCK) + i);
+        (self.q.wrapping_add(q), self.scales.wrapping_add(scale))
+    }
 }
 
 /// Multiplies the 16 rows of a group, `tiles` tiles long, by `N` rows of activations: `out[N][16]`.

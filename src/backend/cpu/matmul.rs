@@ -16,11 +16,14 @@ use super::floats::{
 use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::pack::{COLUMNS, Layout, ROWS};
+use super::panels::{self, Panels, Unfolded, panels};
 use super::pool::Pool;
 use super::rows::Rows;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
+/// The same for panels, in bytes of activations and their scales.
+const PANEL_ACTS: usize = 384 << 10;
 /// The same for float activations and those in bf16, in bytes.
 const FLOAT_ACTS_TILE: usize = 256 << 10;
 /// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
@@ -53,6 +56,8 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<u8>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
     /// Groups of floats that are decoded or rounded for many rows of activations.
     static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// A panel of packed weights, and the sums of its products with a tile of activations.
+    static UNFOLDED: RefCell<(Vec<Unfolded>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// A cache line, which no vector of a panel then straddles.
@@ -119,8 +124,10 @@ impl Part<'_> {
         }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
-        match (layout, kernel(tensor_type, isa)) {
-            (Some(layout), Some(kernel)) => self.run_packed(layout, kernel, acts, groups),
+        let panels = panels(tensor_type, isa).filter(|_| acts.rows() >= panels::LEAST_ROWS);
+        match (layout, panels, kernel(tensor_type, isa)) {
+            (Some(layout), Some(panels), _) => self.run_panels(layout, panels, acts, groups),
+            (Some(layout), None, Some(kernel)) => self.run_packed(layout, kernel, acts, groups),
             _ => self.run_float(isa, acts, groups),
         }
     }
@@ -154,6 +161,53 @@ impl Part<'_> {
                     }
                 }
             }
+        });
+    }
+
+    /// Many rows of activations: weights are unfolded for all rows of a tile.
+    fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, groups: std::ops::Range<usize>) {
+        let tiles = acts.columns() / COLUMNS;
+        let rows = (PANEL_ACTS / (2 * acts.columns()).max(1)).clamp(ACTS_TILE / 2, 2 * ACTS_TILE);
+        SCRATCH.with_borrow_mut(|(scratch, _)| {
+            UNFOLDED.with_borrow_mut(|(panel, sums)| {
+                panel.resize(panels::GROUPS * panels::TILES, Unfolded::EMPTY);
+                for first in (0..acts.rows()).step_by(rows) {
+                    let end = acts.rows().min(first + rows);
+                    for group in groups.clone().step_by(panels::GROUPS) {
+                        let n = panels::GROUPS.min(groups.end - group);
+                        let bytes = self.matrix.groups_of(layout, group, n, scratch);
+                        assert!(bytes.len() * layout.tiles == n * tiles * layout.block());
+                        sums.clear();
+                        sums.resize((end - first) * panels::GROUPS * ROWS, 0.0);
+                        // What the next groups are: fetched once, and only if nobody has read them just now.
+                        let (mut next, mut unread) =
+                            (bytes.as_ptr_range().end, if first == 0 { bytes.len() } else { 0 });
+                        for tile in (0..tiles).step_by(panels::TILES) {
+                            let count = panels::TILES.min(tiles - tile);
+                            let groups = bytes.chunks_exact(bytes.len() / n);
+                            for (bytes, panel) in groups.zip(panel.chunks_exact_mut(panels::TILES)) {
+                                // SAFETY: the processor has AVX-512; a group of all tiles, and room for `count` of them.
+                                unsafe { (panels.unfold)(bytes.as_ptr(), tile, count, panel.as_mut_ptr()) };
+                            }
+                            let mut at = first;
+                            while at < end {
+                                let width = usize::from(end - at < panels::WIDTHS[0]);
+                                let sums = &mut sums[(at - first) * panels::GROUPS * ROWS..];
+                                let x = Quantized::rows(acts, at, false).from_block(tile);
+                                let ahead = if unread > 0 { next } else { panel.as_ptr().cast() };
+                                // SAFETY: as above; there are as many rows of activations as the kernel takes.
+                                unsafe { panels.run[n - 1][width](panel.as_ptr(), count, x, sums.as_mut_ptr(), ahead) };
+                                next = next.wrapping_add(panels::fetched(count));
+                                unread = unread.saturating_sub(panels::fetched(count));
+                                at += panels::WIDTHS[width];
+                            }
+                        }
+                        for (t, products) in sums.chunks_exact(panels::GROUPS * ROWS).enumerate() {
+                            self.store(first + t, group * ROWS, &products[..n * ROWS]);
+                        }
+                    }
+                }
+            });
         });
     }
 
@@ -272,9 +326,17 @@ impl Part<'_> {
         let n = products.len().min(self.matrix.rows() - row);
         // SAFETY: these rows of the matrix belong to one task.
         let out = unsafe { self.out.part(t, row, n) };
-        for (i, (out, product)) in out.iter_mut().zip(products).enumerate() {
-            let y = product + self.bias.map_or(0.0, |bias| bias[row + i]);
-            *out = if self.accumulate { *out + y } else { y };
+        let products = &products[..n];
+        // (Each a loop of its own: one that asks at every element is not made of vectors.)
+        match (self.bias, self.accumulate) {
+            (None, false) => out.copy_from_slice(products),
+            (None, true) => out.iter_mut().zip(products).for_each(|(out, product)| *out += product),
+            (Some(bias), accumulate) => {
+                for ((out, product), bias) in out.iter_mut().zip(products).zip(&bias[row..row + n]) {
+                    let y = product + bias;
+                    *out = if accumulate { *out + y } else { y };
+                }
+            }
         }
     }
 }

@@ -124,13 +124,26 @@ impl Matrix {
 
     /// The packed group `group`: where it lies, or packed now into `scratch`.
     pub(super) fn group<'a>(&'a self, layout: &Layout, group: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        self.groups_of(layout, group, 1, scratch)
+    }
+
+    /// `n` packed groups from `group` on, one behind the other.
+    pub(super) fn groups_of<'a>(
+        &'a self,
+        layout: &Layout,
+        group: usize,
+        n: usize,
+        scratch: &'a mut Vec<u8>,
+    ) -> &'a [u8] {
         let blocks = self.columns / self.tensor_type.format().block_elements;
         let size = blocks * layout.block();
         match &self.storage {
-            Storage::Packed(packed) => &packed.as_slice()[group * size..(group + 1) * size],
+            Storage::Packed(packed) => &packed.as_slice()[group * size..(group + n) * size],
             Storage::Plain(bytes) => {
-                scratch.resize(size, 0);
-                pack_group(layout, self.rows, self.row_bytes(), group, bytes.as_slice(), scratch);
+                scratch.resize(n * size, 0);
+                for (i, out) in scratch.chunks_exact_mut(size.max(1)).enumerate() {
+                    pack_group(layout, self.rows, self.row_bytes(), group + i, bytes.as_slice(), out);
+                }
                 scratch
             }
             Storage::Floats(..) => &[],

@@ -11,6 +11,7 @@ pub mod matrix;
 pub mod memory;
 mod ops;
 mod pack;
+mod panels;
 pub mod pool;
 mod rows;
 mod simd;
