@@ -28,8 +28,9 @@ pub(super) struct Quantized {
 }
 
 /// How far ahead of their use weights are fetched, in bytes: further than the processor looks by itself, and past the end
-/// of a group, since the next one follows.
-const AHEAD: usize = 2048;
+/// of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are 4 KB;
+/// 8 KB were the fastest of 1 to 16.
+const AHEAD: usize = 8192;
 
 impl Quantized {
     /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
