@@ -45,7 +45,7 @@ impl Quantized {
     }
 
     /// The same rows from block `block` on.
-    pub fn from_block(self, block: usize) -> Quantized {
+    pub fn skip_blocks(self, block: usize) -> Quantized {
         Quantized { q: self.q.wrapping_add(block * BLOCK), scales: self.scales.wrapping_add(block), ..self }
     }
 

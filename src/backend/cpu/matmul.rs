@@ -193,7 +193,7 @@ impl Part<'_> {
                             while at < end {
                                 let width = usize::from(end - at < panels::WIDTHS[0]);
                                 let sums = &mut sums[(at - first) * panels::GROUPS * ROWS..];
-                                let x = Quantized::rows(acts, at, false).from_block(tile);
+                                let x = Quantized::rows(acts, at, false).skip_blocks(tile);
                                 let ahead = if unread > 0 { next } else { panel.as_ptr().cast() };
                                 // SAFETY: as above; there are as many rows of activations as the kernel takes.
                                 unsafe { panels.run[n - 1][width](panel.as_ptr(), count, x, sums.as_mut_ptr(), ahead) };
