@@ -58,7 +58,9 @@ fn best(runs: usize, mut f: impl FnMut()) -> f64 {
 
 /// Bytes per second that the threads read.
 fn read_peak(pool: &Pool) -> f64 {
-    let memory = AlignedBuf::zeroed(STREAMED).expect("memory");
+    let mut memory = AlignedBuf::zeroed(STREAMED).expect("memory");
+    // Memory that was never written is one page of zeros, which a cache holds.
+    memory.as_mut_slice().fill(1);
     let words: &[u64] = bytemuck::cast_slice(memory.as_slice());
     let pieces: Vec<&[u64]> = words.chunks(1 << 15).collect();
     let total = AtomicU64::new(0);
@@ -67,6 +69,13 @@ fn read_peak(pool: &Pool) -> f64 {
             let (words, _) = pieces[i].as_chunks::<32>();
             let mut sums = [0u64; 32];
             for words in words {
+                // As the kernels do: the processor alone does not look far enough ahead.
+                #[cfg(target_arch = "x86_64")]
+                for line in 0..4 {
+                    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                    // SAFETY: a prefetch may name any address.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(words.as_ptr().wrapping_add(1024 + 8 * line).cast()) };
+                }
                 sums.iter_mut().zip(words).for_each(|(sum, word)| *sum |= word);
             }
             total.fetch_or(sums.iter().fold(0, |a, b| a | b), Ordering::Relaxed);
@@ -147,6 +156,18 @@ mod peaks {
         0
     }
 
+    /// 32 products of bf16.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub fn avx512_bf16(seed: i32) -> i32 {
+        // SAFETY: a vector is as well one of bf16 as one of integers.
+        let w = unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(seed)) };
+        let mut sums = [_mm512_setzero_ps(); SUMS];
+        for _ in 0..TURNS {
+            sums.iter_mut().for_each(|sum| *sum = _mm512_dpbf16_ps(*sum, w, w));
+        }
+        sums.iter().map(|&sum| _mm512_reduce_add_ps(sum)).sum::<f32>() as i32
+    }
+
     /// 8 products of floats.
     #[target_feature(enable = "avx2,fma")]
     pub fn avx2_floats(seed: i32) -> i32 {
@@ -159,9 +180,16 @@ mod peaks {
     }
 }
 
-/// Operations per second of all threads: of bytes, and of floats.
+/// What all threads do in a second, in operations.
+struct Peaks {
+    bytes: f64,
+    floats: f64,
+    /// Of F16 and BF16, if not that of floats.
+    halves: Option<f64>,
+}
+
 #[cfg(target_arch = "x86_64")]
-fn compute_peaks(isa: Isa, pool: &Pool) -> (f64, f64) {
+fn compute_peaks(isa: Isa, pool: &Pool) -> Peaks {
     let threads = pool.threads();
     // The threads' tasks must not be claimed by one of them: each is long, and there are several of each.
     let rate = |products: usize, f: &(dyn Fn(i32) -> i32 + Sync)| {
@@ -179,19 +207,32 @@ fn compute_peaks(isa: Isa, pool: &Pool) -> (f64, f64) {
             let turns = peaks::TURNS * peaks::SUMS / 32;
             // SAFETY: only instruction sets that the processor has and the system permits come here.
             let floats = rate(4 * 8192 / 32, &|_| unsafe { peaks::amx_floats(turns) });
-            (floats, floats)
+            Peaks { bytes: floats, floats, halves: None }
         }
-        // SAFETY: as above.
-        Isa::Avx2 => unsafe { (rate(32, &|x| peaks::avx2_bytes(x)), rate(8, &|x| peaks::avx2_floats(x))) },
-        Isa::Scalar => (f64::NAN, f64::NAN),
-        // SAFETY: as above.
-        _ => unsafe { (rate(64, &|x| peaks::avx512_bytes(x)), rate(16, &|x| peaks::avx512_floats(x))) },
+        Isa::Scalar => Peaks { bytes: f64::NAN, floats: f64::NAN, halves: None },
+        Isa::Avx512Vnni => Peaks {
+            // SAFETY: as above.
+            bytes: rate(64, &|x| unsafe { peaks::avx512_bytes(x) }),
+            // SAFETY: as above.
+            floats: rate(16, &|x| unsafe { peaks::avx512_floats(x) }),
+            // SAFETY: the processor has bf16.
+            halves: Isa::has_bf16().then(|| rate(32, &|x| unsafe { peaks::avx512_bf16(x) })),
+        },
+        Isa::Avx2 => Peaks {
+            // SAFETY: as above.
+            bytes: rate(32, &|x| unsafe { peaks::avx2_bytes(x) }),
+            // SAFETY: as above.
+            floats: rate(8, &|x| unsafe { peaks::avx2_floats(x) }),
+            halves: None,
+        },
+        #[cfg(not(target_os = "linux"))]
+        Isa::Amx => Peaks { bytes: f64::NAN, floats: f64::NAN, halves: None },
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn compute_peaks(_: Isa, _: &Pool) -> (f64, f64) {
-    (f64::NAN, f64::NAN)
+fn compute_peaks(_: Isa, _: &Pool) -> Peaks {
+    Peaks { bytes: f64::NAN, floats: f64::NAN, halves: None }
 }
 
 /// A matrix of about `rows` rows whose scales, wherever they stand in a block, are finite and normal.
@@ -207,9 +248,10 @@ fn product(matrix: &Matrix, n: usize, isa: Isa, pool: &Pool, runs: usize) -> f64
     let mut acts = Acts::new(n, COLUMNS, isa).expect("activations");
     acts.set_shape(n, COLUMNS);
     acts.values_mut().iter_mut().enumerate().for_each(|(i, x)| *x = (i % 17) as f32 - 8.0);
-    acts.quantize(isa, pool);
     let mut out = vec![0.0; n * matrix.rows()];
-    best(runs, || matmul(pool, isa, &acts, &mut [Job { matrix, out: &mut out, bias: None, accumulate: false }], false))
+    best(runs, || {
+        matmul(pool, isa, &mut acts, &mut [Job { matrix, out: &mut out, bias: None, accumulate: false }], false)
+    })
 }
 
 fn main() {
@@ -220,8 +262,11 @@ fn main() {
     let read = read_peak(&pool);
     println!("{threads} threads read {:.1} GB/s", read / 1e9);
     for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
-        let (bytes, floats) = compute_peaks(isa, &pool);
+        let Peaks { bytes, floats, halves } = compute_peaks(isa, &pool);
         println!("\n{}: {:.2} TOPS of bytes, {:.3} of floats", isa.name(), bytes / 1e12, floats / 1e12);
+        if let Some(halves) = halves {
+            println!("{:.3} of bf16", halves / 1e12);
+        }
         println!(
             "{:8} {:>10} {:>5}   {:>9} {:>5}   {:>9} {:>5}   {:>9} {:>5}",
             "", "1 row GB/s", "%", "8 rows", "%", "32 rows", "%", "512 rows", "%"
@@ -234,8 +279,11 @@ fn main() {
             let small = matrix(*tensor_type, CACHED_ROWS, isa, &pool);
             let ops = |n: usize, runs| (2 * n * CACHED_ROWS * COLUMNS) as f64 / product(&small, n, isa, &pool, runs);
             let (few, more, many) = (ops(8, 50), ops(32, 20), ops(512, 5));
-            let float = matches!(tensor_type, TensorType::F32 | TensorType::F16 | TensorType::BF16);
-            let peak = if float { floats } else { bytes };
+            let peak = match tensor_type {
+                TensorType::F32 => floats,
+                TensorType::F16 | TensorType::BF16 => halves.unwrap_or(floats),
+                _ => bytes,
+            };
             println!(
                 "{:8} {:>10.1} {:>5.0}   {:>9.3} {:>5.0}   {:>9.3} {:>5.0}   {:>9.3} {:>5.0}",
                 tensor_type.name(),

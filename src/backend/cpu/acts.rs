@@ -4,11 +4,15 @@
 //! a product is `d · Σ q·w` with integer sums, and the sum of `q` over each half, by which formats with an offset or a
 //! minimum are corrected. A scale for 16 elements and not for 32 costs one more multiplication a tile and row, and
 //! rounds an eighth finer.
+//!
+//! Where products of bf16 are to be had, many rows are rounded to that besides, for weights in F16 and BF16. Each form is
+//! made once, when the first product asks for it.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use super::amx::{self, Tiles};
 use super::features::Isa;
+use super::floats::round_row;
 use super::memory::AlignedBuf;
 use super::pool::Pool;
 use super::rows::Rows;
@@ -16,6 +20,17 @@ use crate::error::{Error, Result};
 
 /// Elements of a block of quantised activations.
 pub const BLOCK: usize = 32;
+/// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.
+pub const BF16_ROWS: usize = 8;
+/// A cache line.
+const SPARE: usize = 64;
+
+/// Elements from one row of bf16 to the next: whole blocks, and no power of two, or eight rows would meet in one set of the
+/// first cache.
+fn bf16_stride(columns: usize) -> usize {
+    let width = columns.next_multiple_of(BLOCK);
+    if width.is_multiple_of(512) { width + SPARE / 2 } else { width }
+}
 
 /// Rows of activations.
 pub struct Acts {
@@ -25,10 +40,14 @@ pub struct Acts {
     q: AlignedBuf,
     /// One for each block.
     scales: Vec<BlockScale>,
-    /// The rows in bf16, where AMX multiplies them.
+    /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
+    bf16: AlignedBuf,
+    /// The forms of the values that were made since these were written.
+    quantized: bool,
+    rounded: bool,
+    /// The same in tiles, where AMX multiplies them.
     tiles: Option<Tiles>,
-    /// The rows are there, and not in `q`.
-    in_tiles: bool,
+    tiled: bool,
 }
 
 /// What goes with a block of quantised activations, for each half of it.
@@ -41,12 +60,16 @@ pub struct BlockScale {
     pub s: [f32; 2],
     /// `Σ q`.
     pub sum: [i32; 2],
+    /// `−128 · Σ q`: where sums of products begin, of weights to which 128 was added.
+    pub start: [i32; 2],
 }
 
 impl Acts {
     /// Room for `rows` rows of up to `columns` elements, as the products of `isa` want them.
     pub fn new(rows: usize, columns: usize, isa: Isa) -> Result<Acts> {
         let width = columns.next_multiple_of(BLOCK);
+        let on_tiles = isa == Isa::Amx && rows >= amx::LEAST_ROWS;
+        let on_vectors = isa == Isa::Avx512Vnni && rows >= BF16_ROWS && Isa::has_bf16();
         let elements = rows
             .checked_mul(width)
             .filter(|n| isize::try_from(n.saturating_mul(4)).is_ok())
@@ -57,8 +80,11 @@ impl Acts {
             values: AlignedBuf::zeroed(elements * 4)?,
             q: AlignedBuf::zeroed(elements)?,
             scales: vec![BlockScale::default(); elements / BLOCK],
-            tiles: (isa == Isa::Amx && rows >= amx::LEAST_ROWS).then(|| Tiles::new(rows, columns)).transpose()?,
-            in_tiles: false,
+            bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
+            quantized: false,
+            rounded: false,
+            tiles: on_tiles.then(|| Tiles::new(rows, columns)).transpose()?,
+            tiled: false,
         })
     }
 
@@ -67,7 +93,7 @@ impl Acts {
         assert!(n * columns.next_multiple_of(BLOCK) <= self.q.as_slice().len(), "{n} rows of {columns} do not fit");
         self.n = n;
         self.columns = columns;
-        self.in_tiles = false;
+        (self.quantized, self.rounded, self.tiled) = (false, false, false);
     }
 
     /// Rows.
@@ -87,6 +113,7 @@ impl Acts {
 
     /// `[rows][columns]`.
     pub fn values_mut(&mut self) -> &mut [f32] {
+        (self.quantized, self.rounded, self.tiled) = (false, false, false);
         &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * self.columns]
     }
 
@@ -100,42 +127,75 @@ impl Acts {
         &self.scales[..self.n * (self.columns / BLOCK)]
     }
 
-    /// The rows in bf16, if they are there.
+    /// The rows in tiles of bf16, if [`Acts::tile`] has made them.
     pub(super) fn tiles(&self) -> Option<&Tiles> {
-        self.tiles.as_ref().filter(|_| self.in_tiles)
+        self.tiles.as_ref().filter(|_| self.tiled)
     }
 
-    /// Quantises all rows, or rounds them to bf16 where AMX will multiply them. Rows that are no whole number of blocks stay
-    /// float32 besides: only float formats have such.
+    /// Rounds all rows to bf16 in tiles, unless that is done, where there are enough of them to be multiplied by AMX.
+    pub(super) fn tile(&mut self, pool: &Pool) {
+        let (n, columns) = (self.n, self.columns);
+        if self.tiled || n < amx::LEAST_ROWS {
+            return;
+        }
+        if let Some(tiles) = &mut self.tiles {
+            let values = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
+            // SAFETY: there are tiles only where AMX was detected.
+            unsafe { tiles.round(pool, values, n, columns) };
+            self.tiled = true;
+        }
+    }
+
+    /// The rows in bf16 and the elements from one to the next, if [`Acts::round`] has made them.
+    pub(super) fn bf16(&self) -> Option<(&[u16], usize)> {
+        self.rounded.then(|| (bytemuck::cast_slice(self.bf16.as_slice()), bf16_stride(self.columns)))
+    }
+
+    /// Quantises all rows, unless that is done. Rows that are no whole number of blocks stay float32: only float formats have
+    /// such.
     pub fn quantize(&mut self, isa: Isa, pool: &Pool) {
         let (n, columns) = (self.n, self.columns);
-        if isa == Isa::Amx
-            && n >= amx::LEAST_ROWS
-            && let Some(tiles) = &mut self.tiles
-        {
-            let values = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
-            // SAFETY: the instruction set was detected.
-            unsafe { tiles.round(pool, values, n, columns) };
-            self.in_tiles = true;
+        if self.quantized || columns % BLOCK != 0 || isa == Isa::Scalar {
             return;
         }
-        if columns % BLOCK != 0 || isa == Isa::Scalar {
-            return;
-        }
+        self.quantized = true;
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
         let q = Rows::new(&mut bytemuck::cast_slice_mut::<u8, i8>(self.q.as_mut_slice())[..n * columns], columns);
         let scales = Rows::new(&mut self.scales[..n * columns / BLOCK], columns / BLOCK);
-        let row = |i: usize| {
+        each_row(pool, n, &|i| {
             // SAFETY: each row is taken by one task.
             let (q, scales) = unsafe { (q.row(i), scales.row(i)) };
             quantize_row(isa, &values[i * columns..(i + 1) * columns], q, scales);
-        };
-        if n == 1 {
-            return row(0);
-        }
-        let tile = n.div_ceil(pool.threads()).min(16);
-        pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
+        });
     }
+
+    /// Rounds all rows to bf16, filled up with zeros to whole blocks, unless that is done: if `isa` admits products of bf16,
+    /// the processor has them, and there are at least [`BF16_ROWS`] rows.
+    pub fn round(&mut self, isa: Isa, pool: &Pool) {
+        let (n, columns, stride) = (self.n, self.columns, bf16_stride(self.columns));
+        if self.rounded || n < BF16_ROWS || isa != Isa::Avx512Vnni || !Isa::has_bf16() {
+            return;
+        }
+        self.rounded = true;
+        let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
+        let bf16 = Rows::new(&mut bytemuck::cast_slice_mut::<u8, u16>(self.bf16.as_mut_slice())[..n * stride], stride);
+        each_row(pool, n, &|i| {
+            // SAFETY: each row is taken by one task.
+            let (row, rest) = unsafe { bf16.row(i) }.split_at_mut(columns);
+            // SAFETY: the processor has bf16.
+            unsafe { round_row(&values[i * columns..(i + 1) * columns], row) };
+            rest.fill(0);
+        });
+    }
+}
+
+/// Runs `row(i)` for `n` rows; a single one on the calling thread.
+fn each_row(pool: &Pool, n: usize, row: &(dyn Fn(usize) + Sync)) {
+    if n == 1 {
+        return row(0);
+    }
+    let tile = n.div_ceil(pool.threads()).clamp(1, 16);
+    pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
 }
 
 fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
@@ -151,38 +211,116 @@ fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], scales: &mut [BlockScale
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn quantize_row_avx2(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    quantize_row_portable(values, q, scales);
-}
+mod halves {
+    //! Half a block of 16 elements, as the portable code has it.
 
-/// The same result as [`quantize_row_portable`]'s: the same operations, in another order where order does not matter.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn quantize_row_avx512(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
     use std::arch::x86_64::*;
 
-    for ((x, q), scale) in values.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0).zip(scales) {
-        for half in 0..2 {
-            // SAFETY: 16 elements of a block of 32, each.
-            let x = unsafe { _mm512_loadu_ps(x.as_ptr().add(half * 16)) };
-            let largest = _mm512_reduce_max_epi32(_mm512_castps_si512(_mm512_abs_ps(x)));
-            let d = f32::from_bits(largest as u32) / 127.0;
-            let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
-            // To nearest even, as every processor does it unless told otherwise; what was not a number becomes 0.
-            let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse)));
-            // SAFETY: as above.
-            unsafe { _mm_storeu_si128(q.as_mut_ptr().add(half * 16).cast(), _mm512_cvtepi32_epi8(rounded)) };
-            let sum = _mm512_reduce_add_epi32(rounded);
-            scale.d[half] = d;
-            scale.s[half] = d * sum as f32;
-            scale.sum[half] = sum;
+    /// Quantises half a block.
+    ///
+    /// # Safety
+    /// The instruction set of the function's name.
+    pub type Quantize = unsafe fn(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32);
+
+    /// The scale, and its inverse.
+    #[inline(always)]
+    fn scale(largest: u32) -> (f32, f32) {
+        let d = f32::from_bits(largest) / 127.0;
+        (d, if d > 0.0 { 1.0 / d } else { 0.0 })
+    }
+
+    /// The sum of 16 numbers.
+    #[inline(always)]
+    unsafe fn sum(q: __m128i) -> i32 {
+        // SAFETY: every x86-64 has SSE2.
+        unsafe {
+            let sums = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(-128)), _mm_setzero_si128());
+            _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128
+        }
+    }
+
+    /// The largest of four.
+    #[inline(always)]
+    unsafe fn largest(four: __m128i) -> u32 {
+        // SAFETY: who comes here has AVX2.
+        unsafe {
+            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+            _mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub unsafe fn avx512(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32) {
+        // SAFETY: 16 elements are read and written.
+        unsafe {
+            let x = _mm512_loadu_ps(x.as_ptr());
+            let size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+            let size = _mm256_max_epu32(_mm512_castsi512_si256(size), _mm512_extracti64x4_epi64::<1>(size));
+            let size = _mm_max_epu32(_mm256_castsi256_si128(size), _mm256_extracti128_si256::<1>(size));
+            let (d, inverse) = scale(largest(size));
+            let rounded = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(inverse)), _mm512_set1_ps(12_582_912.0));
+            let number = _mm512_and_si512(_mm512_castps_si512(rounded), _mm512_set1_epi32(0x007f_ffff));
+            let numbers = _mm512_cvtepi32_epi8(_mm512_sub_epi32(number, _mm512_set1_epi32(0x0040_0000)));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), numbers);
+            (d, sum(numbers))
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn avx2(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32) {
+        // SAFETY: 16 elements are read and written.
+        unsafe {
+            let x = [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))];
+            let size = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
+            let size = _mm256_max_epu32(size[0], size[1]);
+            let size = _mm_max_epu32(_mm256_castsi256_si128(size), _mm256_extracti128_si256::<1>(size));
+            let (d, inverse) = scale(largest(size));
+            let numbers = x.map(|x| {
+                let rounded = _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(inverse)), _mm256_set1_ps(12_582_912.0));
+                let number = _mm256_and_si256(_mm256_castps_si256(rounded), _mm256_set1_epi32(0x007f_ffff));
+                _mm256_sub_epi32(number, _mm256_set1_epi32(0x0040_0000))
+            });
+            // Words of the first half, of the second, of the first, of the second: in order again.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(numbers[0], numbers[1]));
+            let numbers = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(q.as_mut_ptr().cast(), numbers);
+            (d, sum(numbers))
         }
     }
 }
 
-/// Written so that the compiler can use vectors: the same result on every instruction set.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn quantize_row_avx2(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
+    // SAFETY: the instruction set is the function's.
+    unsafe { quantize_row_halves(values, q, scales, halves::avx2) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn quantize_row_avx512(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
+    // SAFETY: the instruction set is the function's.
+    unsafe { quantize_row_halves(values, q, scales, halves::avx512) }
+}
+
+/// # Safety
+/// The instruction set of `half`.
 #[inline(always)]
+#[cfg(target_arch = "x86_64")]
+unsafe fn quantize_row_halves(values: &[f32], q: &mut [i8], scales: &mut [BlockScale], quantize: halves::Quantize) {
+    let halves = values.as_chunks::<16>().0.iter().zip(q.as_chunks_mut::<16>().0);
+    for (i, (x, q)) in halves.enumerate() {
+        let (scale, half) = (&mut scales[i / 2], i % 2);
+        // SAFETY: as the caller's.
+        let (d, sum) = unsafe { quantize(x, q) };
+        (scale.d[half], scale.s[half]) = (d, d * sum as f32);
+        (scale.sum[half], scale.start[half]) = (sum, -128 * sum);
+    }
+}
+
+/// The same result as that of every instruction set.
 fn quantize_row_portable(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
     for ((x, q), scale) in values.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0).zip(scales) {
         for half in 0..2 {
@@ -202,6 +340,7 @@ fn quantize_row_portable(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]
             scale.d[half] = d;
             scale.s[half] = d * sum as f32;
             scale.sum[half] = sum;
+            scale.start[half] = -128 * sum;
         }
     }
 }

@@ -64,6 +64,16 @@ impl Isa {
         if cap == Isa::Amx && *AMX { Isa::Amx } else { cap.min(*VECTORS) }
     }
 
+    /// Whether the processor multiplies bf16 (AVX512_BF16), beside [`Isa::Avx512Vnni`], whose cap admits it.
+    pub fn has_bf16() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            *VECTORS == Isa::Avx512Vnni && is_x86_feature_detected!("avx512bf16")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// The name that the command line and the log use.
     pub fn name(self) -> &'static str {
         match self {

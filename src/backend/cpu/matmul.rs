@@ -2,24 +2,32 @@
 //!
 //! All products of a verb are one parallel region. A task is some consecutive groups of 16 rows; it multiplies them by
 //! all rows of activations, so that weights are read once and activations stay in the cache. A result does not depend
-//! on the number of threads, nor on how many rows of activations there are, but for AMX, which rounds otherwise and
-//! multiplies where there are at least `amx::LEAST_ROWS` rows.
+//! on the number of threads, nor on how many rows of activations there are, but where the processor multiplies bf16 and
+//! there are enough rows: weights in F16 and BF16 from [`BF16_ROWS`](super::acts::BF16_ROWS) rows on, and on AMX all weights
+//! from [`amx::LEAST_ROWS`] on.
 
 use std::cell::RefCell;
 
 use super::acts::Acts;
 use super::amx;
 use super::features::Isa;
-use super::kernels::{FLOAT_WIDTHS, Float, Kernel, Quantized, WIDTHS, float_kernels, float_products, kernel};
+use super::floats::{
+    BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, decode_group, float_kernel,
+    float_products, round_group,
+};
+use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::pack::{COLUMNS, Layout, ROWS};
+use super::panels::{self, Panels, Unfolded, panels};
 use super::pool::Pool;
 use super::rows::Rows;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
-/// The same for float activations, which are four times as wide.
-const FLOAT_ACTS_TILE: usize = 32;
+/// The same for panels, in bytes of activations and their scales.
+const PANEL_ACTS: usize = 384 << 10;
+/// The same for float activations and those in bf16, in bytes.
+const FLOAT_ACTS_TILE: usize = 256 << 10;
 /// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -48,10 +56,39 @@ struct Part<'a> {
 thread_local! {
     /// A group that is packed, or a row that is decoded, where it is used.
     static SCRATCH: RefCell<(Vec<u8>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Groups of floats that are decoded or rounded for many rows of activations.
+    static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+    /// A panel of packed weights, and the sums of its products with a tile of activations.
+    static UNFOLDED: RefCell<(Vec<Unfolded>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-/// Runs all jobs on the same activations. `exact` multiplies by the float activations, not the quantised ones.
-pub fn matmul(pool: &Pool, isa: Isa, acts: &Acts, jobs: &mut [Job], exact: bool) {
+/// A cache line, which no vector of a panel then straddles.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Room for `bytes` bytes at the beginning of cache lines.
+fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
+    lines.resize(lines.len().max(bytes.div_ceil(size_of::<Line>())), Line([0; 64]));
+    lines.as_mut_ptr().cast()
+}
+
+/// Runs all jobs on the same activations, of which it makes the forms that the jobs want. `exact` multiplies by the float
+/// activations, not by quantised or rounded ones.
+pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: bool) {
+    let on_tiles = |job: &Job| isa == Isa::Amx && !exact && amx::multiplies(job.matrix);
+    if jobs.iter().any(&on_tiles) {
+        acts.tile(pool);
+    }
+    if !exact && (acts.tiles().is_none() || !jobs.iter().all(on_tiles)) {
+        if jobs.iter().any(|job| kernel(job.matrix.tensor_type(), isa).is_some()) {
+            acts.quantize(isa, pool);
+        }
+        if jobs.iter().any(|job| job.matrix.packed_floats().is_some_and(|float| float != Float::F32)) {
+            acts.round(isa, pool);
+        }
+    }
+    let acts = &*acts;
     let mut groups = 0;
     let parts: Vec<Part> = jobs
         .iter_mut()
@@ -96,12 +133,17 @@ impl Part<'_> {
             return unsafe { amx::multiply(self.matrix, tiles, groups, target) };
         }
         if let Some(float) = self.matrix.packed_floats() {
-            return self.run_packed_floats(float, isa, acts, groups);
+            return match acts.bf16().filter(|_| !exact && float != Float::F32) {
+                Some((x, stride)) => self.run_bf16(float, acts, x, stride, groups),
+                None => self.run_packed_floats(float, isa, acts, groups),
+            };
         }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
-        match (layout, kernel(tensor_type, isa)) {
-            (Some(layout), Some(kernel)) => self.run_packed(layout, kernel, acts, groups),
+        let panels = panels(tensor_type, isa).filter(|_| acts.rows() >= panels::LEAST_ROWS);
+        match (layout, panels, kernel(tensor_type, isa)) {
+            (Some(layout), Some(panels), _) => self.run_panels(layout, panels, acts, groups),
+            (Some(layout), None, Some(kernel)) => self.run_packed(layout, kernel, acts, groups),
             _ => self.run_float(isa, acts, groups),
         }
     }
@@ -138,31 +180,130 @@ impl Part<'_> {
         });
     }
 
-    /// Packed float weights, which float activations multiply in any mode.
+    /// Many rows of activations: weights are unfolded for all rows of a tile.
+    fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, groups: std::ops::Range<usize>) {
+        let tiles = acts.columns() / COLUMNS;
+        let rows = (PANEL_ACTS / (2 * acts.columns()).max(1)).clamp(ACTS_TILE / 2, 2 * ACTS_TILE);
+        SCRATCH.with_borrow_mut(|(scratch, _)| {
+            UNFOLDED.with_borrow_mut(|(panel, sums)| {
+                panel.resize(panels::GROUPS * panels::TILES, Unfolded::EMPTY);
+                for first in (0..acts.rows()).step_by(rows) {
+                    let end = acts.rows().min(first + rows);
+                    for group in groups.clone().step_by(panels::GROUPS) {
+                        let n = panels::GROUPS.min(groups.end - group);
+                        let bytes = self.matrix.groups_of(layout, group, n, scratch);
+                        assert!(bytes.len() * layout.tiles == n * tiles * layout.block());
+                        sums.clear();
+                        sums.resize((end - first) * panels::GROUPS * ROWS, 0.0);
+                        // What the next groups are: fetched once, and only if nobody has read them just now.
+                        let (mut next, mut unread) =
+                            (bytes.as_ptr_range().end, if first == 0 { bytes.len() } else { 0 });
+                        for tile in (0..tiles).step_by(panels::TILES) {
+                            let count = panels::TILES.min(tiles - tile);
+                            let groups = bytes.chunks_exact(bytes.len() / n);
+                            for (bytes, panel) in groups.zip(panel.chunks_exact_mut(panels::TILES)) {
+                                // SAFETY: the processor has AVX-512; a group of all tiles, and room for `count` of them.
+                                unsafe { (panels.unfold)(bytes.as_ptr(), tile, count, panel.as_mut_ptr()) };
+                            }
+                            let mut at = first;
+                            while at < end {
+                                let width = usize::from(end - at < panels::WIDTHS[0]);
+                                let sums = &mut sums[(at - first) * panels::GROUPS * ROWS..];
+                                let x = Quantized::rows(acts, at, false).skip_blocks(tile);
+                                let ahead = if unread > 0 { next } else { panel.as_ptr().cast() };
+                                // SAFETY: as above; there are as many rows of activations as the kernel takes.
+                                unsafe { panels.run[n - 1][width](panel.as_ptr(), count, x, sums.as_mut_ptr(), ahead) };
+                                next = next.wrapping_add(panels::fetched(count));
+                                unread = unread.saturating_sub(panels::fetched(count));
+                                at += panels::WIDTHS[width];
+                            }
+                        }
+                        for (t, products) in sums.chunks_exact(panels::GROUPS * ROWS).enumerate() {
+                            self.store(first + t, group * ROWS, &products[..n * ROWS]);
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    /// Packed float weights by float activations.
     fn run_packed_floats(&self, float: Float, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>) {
         let columns = acts.columns();
-        for first in (0..acts.rows()).step_by(FLOAT_ACTS_TILE) {
-            let end = acts.rows().min(first + FLOAT_ACTS_TILE);
-            for group in groups.clone() {
-                let bytes = self.matrix.float_group(group);
-                assert!(bytes.len() == columns * ROWS * float.bytes());
-                let mut at = first;
-                while at < end {
-                    let x = &acts.values()[at * columns..];
-                    let Some((width, run)) = float_kernels(isa).iter().find(|(width, _)| *width <= end - at) else {
-                        return;
-                    };
-                    let mut out = [0.0; WIDTHS[0] * ROWS];
-                    // SAFETY: the kernel is one that this processor runs; the group has all columns, and there are as many
-                    // rows of activations as the kernel takes.
-                    unsafe { run(float, bytes.as_ptr(), columns, x.as_ptr(), out.as_mut_ptr()) };
-                    for (t, products) in out.chunks_exact(ROWS).take(*width).enumerate() {
-                        self.store(at + t, group * ROWS, products);
+        let tile = (FLOAT_ACTS_TILE / (4 * columns.max(1))).max(1).next_multiple_of(3 * FLOAT_MOST);
+        PANEL.with_borrow_mut(|lines| {
+            let decoded = panel(lines, Float::F32.group_bytes(columns));
+            for first in (0..acts.rows()).step_by(tile) {
+                let end = acts.rows().min(first + tile);
+                for group in groups.clone() {
+                    let bytes = self.matrix.float_group(group);
+                    assert!(bytes.len() == float.group_bytes(columns));
+                    let (mut float, mut weights) = (float, bytes.as_ptr());
+                    if float != Float::F32 && end - first > FLOAT_MOST {
+                        // SAFETY: a packed group of all columns, and a panel with room for it.
+                        unsafe { decode_group(isa, float, weights, columns, decoded.cast()) };
+                        (float, weights) = (Float::F32, decoded);
                     }
-                    at += width;
+                    let mut at = first;
+                    while let Some((width, run)) = float_kernel(isa, end - at) {
+                        let x = &acts.values()[at * columns..];
+                        let mut out = [0.0; FLOAT_MOST * ROWS];
+                        // SAFETY: the kernel is one that this processor runs; the group has all columns, and there are as
+                        // many rows of activations as the kernel takes.
+                        unsafe { run(float, weights, columns, x.as_ptr(), out.as_mut_ptr()) };
+                        for (t, products) in out.chunks_exact(ROWS).take(width).enumerate() {
+                            self.store(at + t, group * ROWS, products);
+                        }
+                        at += width;
+                    }
                 }
             }
-        }
+        });
+    }
+
+    /// Packed F16 or BF16 by activations in bf16, whose rows are `stride` apart.
+    fn run_bf16(&self, float: Float, acts: &Acts, x: &[u16], stride: usize, groups: std::ops::Range<usize>) {
+        let pairs = acts.columns().div_ceil(2);
+        let size = float.group_bytes(acts.columns());
+        let tile = (FLOAT_ACTS_TILE / (2 * stride).max(1)).max(1).next_multiple_of(BF16_WIDTHS[0]);
+        PANEL.with_borrow_mut(|lines| {
+            let rounded = panel(lines, BF16_GROUPS * size);
+            for first in (0..acts.rows()).step_by(tile) {
+                let end = acts.rows().min(first + tile);
+                for group in groups.clone().step_by(BF16_GROUPS) {
+                    let n = BF16_GROUPS.min(groups.end - group);
+                    let bytes = self.matrix.float_groups(group, n);
+                    assert!(bytes.len() == n * size && pairs * 4 * ROWS == size);
+                    let mut weights = bytes.as_ptr();
+                    if float == Float::F16 {
+                        // SAFETY: activations are in bf16 only where the processor has it; as many pairs as the panel
+                        // has room for.
+                        unsafe { round_group(weights, n * pairs, rounded) };
+                        weights = rounded;
+                    }
+                    let (mut at, mut next) = (first, bytes.as_ptr().wrapping_add(n * size));
+                    while at < end {
+                        let width = BF16_WIDTHS.iter().position(|&w| w <= end - at).unwrap_or(BF16_WIDTHS.len() - 1);
+                        let mut out = [0.0; BF16_GROUPS * BF16_WIDTHS[0] * ROWS];
+                        let x = &x[at * stride..(at + BF16_WIDTHS[width]) * stride];
+                        // SAFETY: the processor has bf16; `n` groups of all columns, and as many rows of activations as
+                        // the kernel takes.
+                        unsafe {
+                            BF16_KERNELS[n - 1][width](weights, pairs, x.as_ptr(), stride, next, out.as_mut_ptr());
+                        }
+                        // As many groups as were multiplied are fetched; after that, what is in the cache.
+                        let fetched = (at - first) / BF16_WIDTHS[0] + 1;
+                        next = if fetched < n { next.wrapping_add(size) } else { weights };
+                        let products = out.chunks_exact(ROWS).take(n * BF16_WIDTHS[width]);
+                        for (i, products) in products.enumerate() {
+                            let (g, t) = (i / BF16_WIDTHS[width], i % BF16_WIDTHS[width]);
+                            self.store(at + t, (group + g) * ROWS, products);
+                        }
+                        at += BF16_WIDTHS[width];
+                    }
+                }
+            }
+        });
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.
@@ -201,9 +342,17 @@ impl Part<'_> {
         let n = products.len().min(self.matrix.rows() - row);
         // SAFETY: these rows of the matrix belong to one task.
         let out = unsafe { self.out.part(t, row, n) };
-        for (i, (out, product)) in out.iter_mut().zip(products).enumerate() {
-            let y = product + self.bias.map_or(0.0, |bias| bias[row + i]);
-            *out = if self.accumulate { *out + y } else { y };
+        let products = &products[..n];
+        // (Each a loop of its own: one that asks at every element is not made of vectors.)
+        match (self.bias, self.accumulate) {
+            (None, false) => out.copy_from_slice(products),
+            (None, true) => out.iter_mut().zip(products).for_each(|(out, product)| *out += product),
+            (Some(bias), accumulate) => {
+                for ((out, product), bias) in out.iter_mut().zip(products).zip(&bias[row..row + n]) {
+                    let y = product + bias;
+                    *out = if accumulate { *out + y } else { y };
+                }
+            }
         }
     }
 }

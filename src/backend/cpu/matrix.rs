@@ -1,7 +1,8 @@
 //! A weight matrix on the CPU: packed for the integer kernels, or as the file has it.
 
 use super::features::Isa;
-use super::kernels::{Float, float_kernels, kernel};
+use super::floats::{Float, has_float_kernels};
+use super::kernels::kernel;
 use super::memory::AlignedBuf;
 use super::pack::{Layout, ROWS};
 use super::pool::Pool;
@@ -24,7 +25,7 @@ pub struct Matrix {
 enum Storage {
     /// Groups of 16 rows, each a sequence of packed blocks.
     Packed(AlignedBuf),
-    /// Groups of 16 rows of floats, `[columns][16]` each.
+    /// Groups of 16 rows of floats, `[columns / 2][16][2]` each.
     Floats(Float, AlignedBuf),
     /// The rows of the file.
     Plain(TensorBytes),
@@ -47,7 +48,7 @@ impl Matrix {
             return Err(Error::Internal(format!("{} bytes for {rows} × {columns} {}", data.len(), tensor_type.name())));
         }
         let layout = Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some());
-        let float = Float::of(tensor_type).filter(|_| packed && !float_kernels(isa).is_empty());
+        let float = Float::of(tensor_type).filter(|_| packed && has_float_kernels(isa));
         let storage = match (layout, float) {
             (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool)?),
             (None, Some(float)) => Storage::Floats(float, pack_floats(float, rows, columns, data, pool)?),
@@ -107,10 +108,15 @@ impl Matrix {
 
     /// Group `group` of packed floats.
     pub(super) fn float_group(&self, group: usize) -> &[u8] {
+        self.float_groups(group, 1)
+    }
+
+    /// `n` groups of packed floats from `group` on, one behind the other.
+    pub(super) fn float_groups(&self, group: usize, n: usize) -> &[u8] {
         match &self.storage {
             Storage::Floats(float, packed) => {
-                let size = self.columns * ROWS * float.bytes();
-                &packed.as_slice()[group * size..(group + 1) * size]
+                let size = float.group_bytes(self.columns);
+                &packed.as_slice()[group * size..(group + n) * size]
             }
             _ => &[],
         }
@@ -118,13 +124,26 @@ impl Matrix {
 
     /// The packed group `group`: where it lies, or packed now into `scratch`.
     pub(super) fn group<'a>(&'a self, layout: &Layout, group: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        self.groups_of(layout, group, 1, scratch)
+    }
+
+    /// `n` packed groups from `group` on, one behind the other.
+    pub(super) fn groups_of<'a>(
+        &'a self,
+        layout: &Layout,
+        group: usize,
+        n: usize,
+        scratch: &'a mut Vec<u8>,
+    ) -> &'a [u8] {
         let blocks = self.columns / self.tensor_type.format().block_elements;
         let size = blocks * layout.block();
         match &self.storage {
-            Storage::Packed(packed) => &packed.as_slice()[group * size..(group + 1) * size],
+            Storage::Packed(packed) => &packed.as_slice()[group * size..(group + n) * size],
             Storage::Plain(bytes) => {
-                scratch.resize(size, 0);
-                pack_group(layout, self.rows, self.row_bytes(), group, bytes.as_slice(), scratch);
+                scratch.resize(n * size, 0);
+                for (i, out) in scratch.chunks_exact_mut(size.max(1)).enumerate() {
+                    pack_group(layout, self.rows, self.row_bytes(), group + i, bytes.as_slice(), out);
+                }
                 scratch
             }
             Storage::Floats(..) => &[],
@@ -140,8 +159,10 @@ impl Matrix {
             Storage::Plain(_) => decode(self.plain_row(row).unwrap_or_default(), out),
             Storage::Floats(float, _) => {
                 let group = self.float_group(row / ROWS);
-                let elements = group.chunks_exact(float.bytes()).skip(row % ROWS).step_by(ROWS);
-                elements.zip(out.chunks_exact_mut(1)).for_each(|(element, out)| decode(element, out));
+                let pairs = group.chunks_exact(2 * float.bytes()).skip(row % ROWS).step_by(ROWS);
+                for (pair, out) in pairs.zip(out.chunks_mut(2)) {
+                    decode(&pair[..out.len() * float.bytes()], out);
+                }
             }
             Storage::Packed(packed) => {
                 let Some(layout) = Layout::of(self.tensor_type) else { return out.fill(0.0) };
@@ -169,16 +190,26 @@ fn pack(layout: &Layout, rows: usize, columns: usize, data: &TensorData, pool: &
 }
 
 fn pack_floats(float: Float, rows: usize, columns: usize, data: &TensorData, pool: &Pool) -> Result<AlignedBuf> {
-    let (width, row_bytes) = (float.bytes(), columns * float.bytes());
-    pack_pieces(rows, row_bytes, ROWS * row_bytes, data, pool, &|rows, group, bytes, out| {
+    let row_bytes = columns * float.bytes();
+    pack_pieces(rows, row_bytes, float.group_bytes(columns), data, pool, &|rows, group, bytes, out| {
         let rows = &bytes[group * ROWS * row_bytes..rows.min((group + 1) * ROWS) * row_bytes];
-        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let places = out.chunks_exact_mut(ROWS * width);
-            for (place, element) in places.zip(row.chunks_exact(width)) {
-                place[r * width..(r + 1) * width].copy_from_slice(element);
-            }
+        match float {
+            Float::F32 => pack_pairs::<8>(rows, row_bytes, out),
+            Float::F16 | Float::Bf16 => pack_pairs::<4>(rows, row_bytes, out),
         }
     })
+}
+
+/// Packs up to 16 rows to pairs of columns, `PAIR` bytes each: `[columns / 2][16][2]`.
+fn pack_pairs<const PAIR: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    let (places, _) = out.as_chunks_mut::<PAIR>();
+    for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+        let (pairs, last) = row.as_chunks::<PAIR>();
+        let mut places = places.iter_mut().skip(r).step_by(ROWS);
+        places.by_ref().zip(pairs).for_each(|(place, pair)| *place = *pair);
+        // The last of an odd number of columns has a zero beside it.
+        places.zip([last]).for_each(|(place, last)| place[..last.len()].copy_from_slice(last));
+    }
 }
 
 /// Packs group `group` of some rows, given their number and bytes.

@@ -1,7 +1,7 @@
 //! The verbs on the CPU.
 //!
-//! Each is at most two parallel regions: the rows' own work (norm, quantisation, rotation, activation) and the matrix
-//! products, all of a verb in one. A step of one token keeps the rows' own work on the calling thread.
+//! Each is at most a few parallel regions: the rows' own work (norm, rotation, activation), their quantisation, and the
+//! matrix products, all of a verb in one. A step of one token keeps the rows' own work on the calling thread.
 
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ impl CpuBackend {
         self.pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(task));
     }
 
-    /// `acts = norm(x)` for rows `first..first + n` of the residual stream, quantised where the products want it.
+    /// `acts = norm(x)` for rows `first..first + n` of the residual stream.
     fn norm_to_acts(&self, work: &mut Work, first: usize, n: usize, norm: Gain) {
         let width = work.shape.n_embd;
         work.acts.set_shape(n, width);
@@ -139,13 +139,6 @@ impl CpuBackend {
                 vector::rms_norm(self.isa, row, norm.gain, norm.epsilon, unsafe { acts.row(i) });
             });
         }
-        self.quantize(work);
-    }
-
-    fn quantize(&self, work: &mut Work) {
-        if !work.shape.exact {
-            work.acts.quantize(self.isa, &self.pool);
-        }
     }
 
     /// Residual stream += linear(acts), normalised before the addition if there is a post norm.
@@ -155,12 +148,12 @@ impl CpuBackend {
         let (matrix, bias) = (matrix_of(&args.linear.weight)?, bias_of(args.linear)?);
         let Some(norm) = &args.post_norm else {
             let out = &mut work.x[..n * width];
-            matmul(&self.pool, self.isa, &work.acts, &mut [Job { matrix, out, bias, accumulate: true }], exact);
+            matmul(&self.pool, self.isa, &mut work.acts, &mut [Job { matrix, out, bias, accumulate: true }], exact);
             return Ok(());
         };
         let norm = gain_of(norm)?;
         let out = &mut work.projected[..n * width];
-        matmul(&self.pool, self.isa, &work.acts, &mut [Job { matrix, out, bias, accumulate: false }], exact);
+        matmul(&self.pool, self.isa, &mut work.acts, &mut [Job { matrix, out, bias, accumulate: false }], exact);
         let projected = Rows::new(&mut work.projected, width);
         let x = Rows::new(&mut work.x, width);
         self.each_row(n, &|i| {
@@ -314,7 +307,7 @@ impl Backend for CpuBackend {
                 accumulate: false,
             },
         ];
-        matmul(&self.pool, self.isa, &work.acts, &mut jobs, s.exact);
+        matmul(&self.pool, self.isa, &mut work.acts, &mut jobs, s.exact);
 
         let rotation =
             work.rotations.get(args.rope).ok_or_else(|| Error::Internal("a rope that was not begun".into()))?;
@@ -400,7 +393,6 @@ impl Backend for CpuBackend {
                 attention::attend(self.isa, &mut queries, &|p| heads.page(p), scores, &mut free(scratches));
             });
         }
-        self.quantize(work);
         Ok(())
     }
 
@@ -426,7 +418,7 @@ impl Backend for CpuBackend {
                 accumulate: false,
             },
         ];
-        matmul(&self.pool, self.isa, &work.acts, &mut jobs, exact);
+        matmul(&self.pool, self.isa, &mut work.acts, &mut jobs, exact);
         work.acts.set_shape(n, n_ff);
         {
             let out = Rows::new(work.acts.values_mut(), n_ff);
@@ -442,7 +434,6 @@ impl Backend for CpuBackend {
                 }
             });
         }
-        self.quantize(work);
         Ok(())
     }
 
@@ -459,7 +450,7 @@ impl Backend for CpuBackend {
         self.norm_to_acts(work, args.rows.start, rows, gain_of(&args.norm)?);
         let out = &mut work.logits[..rows * n_vocab];
         let job = Job { matrix: matrix_of(args.output)?, out, bias: None, accumulate: false };
-        matmul(&self.pool, self.isa, &work.acts, &mut [job], exact);
+        matmul(&self.pool, self.isa, &mut work.acts, &mut [job], exact);
         if let Some(cap) = args.softcap {
             vector::softcap(self.isa, &mut work.logits[..rows * n_vocab], cap);
         }

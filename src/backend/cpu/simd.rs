@@ -46,6 +46,10 @@ pub(super) trait Simd: Copy {
     unsafe fn load_i8(p: *const u8) -> Self::F;
     /// `2^(e − 128)` of one byte a lane: half of an E8M0 scale.
     unsafe fn load_e8m0_half(p: *const u8) -> Self::F;
+    /// Two floats, in the even and in the odd lanes.
+    unsafe fn splat_pair(p: *const f32) -> Self::F;
+    /// The sum of each even lane and the next, those of `a` and then those of `b`.
+    unsafe fn add_pairs(a: Self::F, b: Self::F) -> Self::F;
     /// The sum of all lanes.
     unsafe fn sum(a: Self::F) -> f32;
 }
@@ -173,6 +177,18 @@ impl Simd for Avx512Vnni {
             let tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), e);
             let is_tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
             _mm512_castsi512_ps(_mm512_mask_blend_epi32(is_tiny, normal, tiny))
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(p: *const f32) -> __m512 {
+        unsafe { _mm512_castpd_ps(_mm512_set1_pd(p.cast::<f64>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: __m512, b: __m512) -> __m512 {
+        unsafe {
+            let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            _mm512_add_ps(_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b))
         }
     }
     #[inline(always)]
@@ -308,6 +324,14 @@ impl Simd for Avx2 {
             let is_tiny = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
             _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, is_tiny))
         }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(p: *const f32) -> __m256 {
+        unsafe { _mm256_castpd_ps(_mm256_set1_pd(p.cast::<f64>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(_mm256_hadd_ps(a, b)))) }
     }
     #[inline(always)]
     unsafe fn sum(a: __m256) -> f32 {

@@ -24,7 +24,7 @@ use std::ops::Range;
 use unfold::{Pair, round_row, unfolder};
 use unit::{Amx, Block, Configured, TILE_BYTES, TILE_ROWS, Unit};
 
-use super::kernels::Float;
+use super::floats::Float;
 use super::matrix::Matrix;
 use super::memory::AlignedBuf;
 use super::pack::{COLUMNS, Layout, ROWS};
@@ -180,7 +180,7 @@ unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize
 /// Where the columns of a group begin, packed now if need be.
 fn columns_of(matrix: &Matrix, group: usize, part: &Range<usize>, packed: &mut Vec<u8>) -> *const u8 {
     if let Some(float) = matrix.packed_floats() {
-        return matrix.float_group(group)[part.start * ROWS * float.bytes()..part.end * ROWS * float.bytes()].as_ptr();
+        return matrix.float_group(group)[part.start * ROWS * float.bytes()..].as_ptr();
     }
     let Some(layout) = Layout::of(matrix.tensor_type()) else { return std::ptr::null() };
     let (first, blocks) = (part.start / COLUMNS / layout.tiles, part.len() / COLUMNS / layout.tiles);

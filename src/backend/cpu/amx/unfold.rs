@@ -104,28 +104,23 @@ impl<T: Tile> Folded for T {
     }
 }
 
-/// Packed F16: column `c` is 16 elements at `group + 32 · c`. What is missing to 32 columns is 0.
+/// Packed F16: pair `p` of columns is 16 pairs at `group + 64 · p`. What is missing to 32 columns is 0.
 pub struct F16;
-/// The same for BF16.
+/// The same for BF16, whose pairs are a tile's rows.
 pub struct Bf16;
 
 macro_rules! floats {
-    ($($name:ident: |$column:ident| $load:expr;)*) => {$(
+    ($($name:ident: |$pair:ident| $tile_row:expr;)*) => {$(
         impl Folded for $name {
             #[inline(always)]
             unsafe fn unfold(group: *const u8, columns: usize, i: usize, out: *mut u8) {
-                // SAFETY: as demanded; reads the columns that are there.
+                // SAFETY: as demanded; reads the pairs that are there.
                 unsafe {
-                    for pair in 0..TILE_ROWS {
-                        let $column = group.wrapping_add((i * TILE_ROWS + pair) * TILE_WIDTH);
-                        let even = $load;
-                        let $column = $column.wrapping_add(TILE_WIDTH / 2);
-                        let both = match columns.saturating_sub(2 * (i * TILE_ROWS + pair)) {
-                            0 => _mm512_setzero_si512(),
-                            1 => pairs(even, _mm512_setzero_ps()),
-                            _ => pairs(even, $load),
-                        };
-                        _mm512_store_si512(out.add(pair * TILE_WIDTH).cast(), both);
+                    for p in 0..TILE_ROWS {
+                        let $pair = group.wrapping_add((i * TILE_ROWS + p) * TILE_WIDTH);
+                        let there = i * TILE_ROWS + p < columns.div_ceil(2);
+                        let row = if there { $tile_row } else { _mm512_setzero_si512() };
+                        _mm512_store_si512(out.add(p * TILE_WIDTH).cast(), row);
                     }
                 }
             }
@@ -134,8 +129,11 @@ macro_rules! floats {
 }
 
 floats! {
-    F16: |column| Avx512Vnni::mul(Avx512Vnni::load_f16(column), _mm512_set1_ps(LESS));
-    Bf16: |column| Avx512Vnni::load_bf16(column);
+    F16: |pair| {
+        let (low, high) = (Avx512Vnni::load_f16(pair), Avx512Vnni::load_f16(pair.add(TILE_WIDTH / 2)));
+        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+    };
+    Bf16: |pair| _mm512_loadu_si512(pair.cast());
 }
 
 /// Two groups that are unfolded, or one.

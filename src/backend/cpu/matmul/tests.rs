@@ -27,7 +27,7 @@ fn row_of(acts: &Acts, t: usize, quantized: bool) -> Vec<f64> {
 }
 
 /// Compares all products with double precision; returns them.
-fn check(name: &str, matrix: &Matrix, acts: &Acts, isa: Isa, pool: &Pool, exact: bool) -> Vec<f32> {
+fn check(name: &str, matrix: &Matrix, acts: &mut Acts, isa: Isa, pool: &Pool, exact: bool) -> Vec<f32> {
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let mut out = vec![f32::NAN; acts.rows() * rows];
     matmul(pool, isa, acts, &mut [Job { matrix, out: &mut out, bias: None, accumulate: false }], exact);
@@ -60,11 +60,11 @@ fn every_kernel_agrees_with_decoded_weights() {
             let columns = blocks * block;
             let bytes = random_rows(kernel.tensor_type, rows, columns, &mut noise);
             for n in [1, 2, 3, 7, 9, 67] {
-                let acts = acts(n, columns, kernel.isa, &pool, &mut noise);
+                let mut acts = acts(n, columns, kernel.isa, &pool, &mut noise);
                 let packed = place(kernel.tensor_type, rows, columns, &bytes, true, kernel.isa, &pool);
                 let plain = place(kernel.tensor_type, rows, columns, &bytes, false, kernel.isa, &pool);
-                let a = check(kernel.name, &packed, &acts, kernel.isa, &pool, false);
-                let b = check(kernel.name, &plain, &acts, kernel.isa, &pool, false);
+                let a = check(kernel.name, &packed, &mut acts, kernel.isa, &pool, false);
+                let b = check(kernel.name, &plain, &mut acts, kernel.isa, &pool, false);
                 assert_eq!(a, b, "{}: packed and plain differ", kernel.name);
             }
         }
@@ -79,10 +79,67 @@ fn float_and_exact_products_agree_with_decoded_weights() {
         for format in FORMATS.iter().filter(|format| format.decode.is_some()) {
             let columns = if format.block_elements == 1 { 77 } else { format.block_elements * 2 };
             let bytes = random_rows(format.tensor_type, 19, columns, &mut noise);
-            for n in [1, 4, 6] {
-                let acts = acts(n, columns, isa, &pool, &mut noise);
+            for n in [1, 4, 6, 17, 27] {
+                let mut acts = acts(n, columns, isa, &pool, &mut noise);
                 let matrix = place(format.tensor_type, 19, columns, &bytes, true, isa, &pool);
-                check(format.name, &matrix, &acts, isa, &pool, true);
+                check(format.name, &matrix, &mut acts, isa, &pool, true);
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_of_many_rows_agree_with_weights_and_activations_in_bf16() {
+    let isa = Isa::detect();
+    if !Isa::has_bf16() {
+        eprintln!("SKIPPED: this processor has no AVX512_BF16");
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(5);
+    let bf16 = |x: f32| half::bf16::from_f32(x).to_f32();
+    for tensor_type in [TensorType::F16, TensorType::BF16] {
+        for (rows, columns) in [(1, 1), (19, 77), (80, 512)] {
+            let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+            let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
+            let mut weights = vec![0.0; columns];
+            for n in [8, 9, 15, 300] {
+                let mut acts = acts(n, columns, isa, &pool, &mut noise);
+                let mut out = vec![0.0; n * rows];
+                let job = Job { matrix: &matrix, out: &mut out, bias: None, accumulate: false };
+                matmul(&pool, isa, &mut acts, &mut [job], false);
+                for r in 0..rows {
+                    matrix.row(r, &mut weights);
+                    for (t, x) in acts.values().chunks_exact(columns).enumerate() {
+                        let terms = weights.iter().zip(x).map(|(&w, &x)| f64::from(bf16(w)) * f64::from(bf16(x)));
+                        let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
+                        let found = f64::from(out[t * rows + r]);
+                        let name = tensor_type.name();
+                        assert!(
+                            (found - sum).abs() <= 3e-6 * size + 1e-6,
+                            "{name}: {rows} × {columns}, {n} rows, [{t}][{r}] is {found}, not {sum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_floats_are_the_rows_of_the_file() {
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(6);
+    for tensor_type in [TensorType::F32, TensorType::F16, TensorType::BF16] {
+        for (rows, columns) in [(1, 1), (16, 2), (35, 77)] {
+            let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+            let matrix = place(tensor_type, rows, columns, &bytes, true, Isa::detect(), &pool);
+            let (mut found, mut expected) = (vec![0.0; columns], vec![0.0; columns]);
+            let decode = tensor_type.format().decode.expect("a decoder");
+            for (r, row) in bytes.chunks_exact(tensor_type.row_bytes(columns).expect("whole blocks")).enumerate() {
+                matrix.row(r, &mut found);
+                decode(row, &mut expected);
+                assert_eq!(found, expected, "{}: row {r} of {rows} × {columns}", tensor_type.name());
             }
         }
     }
@@ -90,33 +147,37 @@ fn float_and_exact_products_agree_with_decoded_weights() {
 
 #[test]
 fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
+    /// Enough for panels of unfolded weights, and odd.
+    const N: usize = 15;
     let mut noise = Noise(3);
-    // (AMX rounds otherwise, and only where there are many rows.)
-    let (rows, columns, isa) = (200, 512, Isa::detect().vectors());
-    for tensor_type in [TensorType::Q4_1, TensorType::Q6_K, TensorType::F16] {
+    let (rows, columns, isa) = (200, 1024, Isa::detect().vectors());
+    let kernels = KERNELS.iter().filter(|kernel| kernel.isa == isa).map(|kernel| kernel.tensor_type);
+    for tensor_type in kernels.chain([TensorType::F32, TensorType::F16]) {
+        // Halves of many rows are multiplied in bf16.
+        let exact = tensor_type == TensorType::F16;
         let bytes = random_rows(tensor_type, rows, columns, &mut noise);
         let one = Pool::new(1).expect("a pool");
-        let all = acts(11, columns, isa, &one, &mut noise);
+        let mut all = acts(N, columns, isa, &one, &mut noise);
         let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &one);
-        let product = |pool: &Pool, acts: &Acts| {
+        let product = |pool: &Pool, acts: &mut Acts| {
             let mut out = vec![0.0; acts.rows() * rows];
             matmul(
                 pool,
                 isa,
                 acts,
                 &mut [Job { matrix: &matrix, out: &mut out, bias: None, accumulate: false }],
-                false,
+                exact,
             );
             out
         };
-        let expected = product(&one, &all);
-        assert_eq!(expected, product(&Pool::new(3).expect("a pool"), &all));
-        for t in 0..11 {
+        let expected = product(&one, &mut all);
+        assert_eq!(expected, product(&Pool::new(3).expect("a pool"), &mut all));
+        for t in 0..N {
             let mut single = Acts::new(1, columns, isa).expect("acts");
             single.set_shape(1, columns);
             single.values_mut().copy_from_slice(&all.values()[t * columns..(t + 1) * columns]);
             single.quantize(isa, &one);
-            assert_eq!(expected[t * rows..(t + 1) * rows], product(&one, &single), "{}", tensor_type.name());
+            assert_eq!(expected[t * rows..(t + 1) * rows], product(&one, &mut single), "{}", tensor_type.name());
         }
     }
 }
@@ -126,12 +187,12 @@ fn bias_and_accumulation() {
     let pool = Pool::new(2).expect("a pool");
     let mut noise = Noise(4);
     let bytes = random_rows(TensorType::Q8_0, 18, 64, &mut noise);
-    let acts = acts(2, 64, Isa::detect(), &pool, &mut noise);
+    let mut acts = acts(2, 64, Isa::detect(), &pool, &mut noise);
     let matrix = place(TensorType::Q8_0, 18, 64, &bytes, true, Isa::detect(), &pool);
     let bias: Vec<f32> = (0..18).map(|i| i as f32).collect();
-    let run = |start: f32, bias: Option<&[f32]>, accumulate: bool| {
+    let mut run = |start: f32, bias: Option<&[f32]>, accumulate: bool| {
         let mut out = vec![start; 36];
-        matmul(&pool, Isa::detect(), &acts, &mut [Job { matrix: &matrix, out: &mut out, bias, accumulate }], false);
+        matmul(&pool, Isa::detect(), &mut acts, &mut [Job { matrix: &matrix, out: &mut out, bias, accumulate }], false);
         out
     };
     let plain = run(9.0, None, false);

@@ -1,0 +1,402 @@
+//! Products of float weights: packed ones, in float32 or in bf16, and plain rows.
+//!
+//! Packed floats lie in groups of 16 rows as pairs of columns, `[columns / 2][16][2]`, an odd last column filled up with a
+//! zero. A lane's neighbour is then the same row's other column: one load of two activations serves two vectors of weights,
+//! and bf16 pairs are what `vdpbf16ps` multiplies as they are.
+
+#![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
+
+use std::arch::x86_64::*;
+
+use super::features::Isa;
+use super::kernels::fetch;
+use super::pack::ROWS;
+use super::simd::{Avx2, Avx512Vnni, Simd};
+use crate::quant::TensorType;
+
+/// The element type of a float row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Float {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Float {
+    pub fn of(tensor_type: TensorType) -> Option<Float> {
+        match tensor_type {
+            TensorType::F32 => Some(Float::F32),
+            TensorType::F16 => Some(Float::F16),
+            TensorType::BF16 => Some(Float::Bf16),
+            _ => None,
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        match self {
+            Float::F32 => 4,
+            Float::F16 | Float::Bf16 => 2,
+        }
+    }
+
+    /// Bytes of a packed group of rows of `columns`.
+    pub fn group_bytes(self, columns: usize) -> usize {
+        columns.next_multiple_of(2) * ROWS * self.bytes()
+    }
+}
+
+/// Rows of activations that a float kernel takes at once.
+pub(super) const FLOAT_WIDTHS: [usize; 2] = [4, 1];
+
+#[inline(always)]
+unsafe fn load<S: Simd>(float: Float, row: *const u8, i: usize) -> S::F {
+    unsafe {
+        match float {
+            Float::F32 => S::load_f32(row.cast::<f32>().add(i)),
+            Float::F16 => S::load_f16(row.add(2 * i)),
+            Float::Bf16 => S::load_bf16(row.add(2 * i)),
+        }
+    }
+}
+
+/// Products of one row of weights with `N` rows of activations, `columns` apart.
+#[inline(always)]
+unsafe fn floats<S: Simd, const N: usize>(float: Float, row: *const u8, columns: usize, x: *const f32) -> [f32; N] {
+    unsafe {
+        let mut sums = [[S::splat(0.0); 2]; N];
+        let whole = columns - columns % (2 * S::LANES);
+        let mut i = 0;
+        while i < whole {
+            for half in 0..2 {
+                let at = i + half * S::LANES;
+                let w = load::<S>(float, row, at);
+                for t in 0..N {
+                    sums[t][half] = S::fma(w, S::load_f32(x.add(t * columns + at)), sums[t][half]);
+                }
+            }
+            i += 2 * S::LANES;
+        }
+        let mut out = [0.0; N];
+        for t in 0..N {
+            out[t] = S::sum(S::add(sums[t][0], sums[t][1]));
+            for i in whole..columns {
+                out[t] += scalar(float, row, i) * *x.add(t * columns + i);
+            }
+        }
+        out
+    }
+}
+
+/// Multiplies the 16 rows of a group of float weights by `N` rows of float activations, `[N][columns]`: `out[N][16]`.
+///
+/// # Safety
+/// The instruction set, a packed group of `columns` columns, and `N` rows of activations.
+pub(super) type FloatKernel = unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, out: *mut f32);
+
+/// Adds the products of pair `c` of columns with vectors of weights from `first`; `x` gives a row's pair in all lanes. (A
+/// function, not a closure: a closure would not have the instruction set.)
+#[inline(always)]
+unsafe fn float_pair<S: Simd, const N: usize, const VECTORS: usize>(
+    float: Float,
+    group: *const u8,
+    c: usize,
+    first: usize,
+    x: [*const f32; N],
+    sums: &mut [[S::F; VECTORS]; N],
+) {
+    // SAFETY: as `FloatKernel` demands.
+    unsafe {
+        let mut w = [S::splat(0.0); VECTORS];
+        for v in 0..VECTORS {
+            w[v] = load::<S>(float, group, 2 * c * ROWS + (first + v) * S::LANES);
+        }
+        for t in 0..N {
+            let x = S::splat_pair(x[t]);
+            for v in 0..VECTORS {
+                sums[t][v] = S::fma(w[v], x, sums[t][v]);
+            }
+        }
+    }
+}
+
+/// `VECTORS` vectors of a pair of columns at a time: half as many rows.
+#[inline(always)]
+unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    x: *const f32,
+    out: *mut f32,
+) {
+    // SAFETY: as `FloatKernel` demands.
+    unsafe {
+        for first in (0..2 * ROWS / S::LANES).step_by(VECTORS) {
+            let mut sums = [[S::splat(0.0); VECTORS]; N];
+            for c in 0..columns / 2 {
+                if first == 0 {
+                    fetch(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes());
+                }
+                let mut at = [x; N];
+                for t in 0..N {
+                    at[t] = x.add(t * columns + 2 * c);
+                }
+                float_pair::<S, N, VECTORS>(float, group, c, first, at, &mut sums);
+            }
+            if columns % 2 == 1 {
+                let mut last = [[0.0; 2]; N];
+                let mut at = [x; N];
+                for t in 0..N {
+                    last[t][0] = *x.add((t + 1) * columns - 1);
+                    at[t] = last[t].as_ptr();
+                }
+                float_pair::<S, N, VECTORS>(float, group, columns / 2, first, at, &mut sums);
+            }
+            for t in 0..N {
+                for v in (0..VECTORS).step_by(2) {
+                    let sums = S::add_pairs(sums[t][v], sums[t][v + 1]);
+                    S::store_f32(out.add(t * ROWS + (first + v) * S::LANES / 2), sums);
+                }
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn float_group_avx512<const N: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    x: *const f32,
+    out: *mut f32,
+) {
+    // SAFETY: as `FloatKernel` demands.
+    unsafe {
+        match float {
+            Float::F32 => float_group::<Avx512Vnni, N, 2>(Float::F32, group, columns, x, out),
+            Float::F16 => float_group::<Avx512Vnni, N, 2>(Float::F16, group, columns, x, out),
+            Float::Bf16 => float_group::<Avx512Vnni, N, 2>(Float::Bf16, group, columns, x, out),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn float_group_avx2<const N: usize, const VECTORS: usize>(
+    float: Float,
+    group: *const u8,
+    columns: usize,
+    x: *const f32,
+    out: *mut f32,
+) {
+    // SAFETY: as `FloatKernel` demands.
+    unsafe {
+        match float {
+            Float::F32 => float_group::<Avx2, N, VECTORS>(Float::F32, group, columns, x, out),
+            Float::F16 => float_group::<Avx2, N, VECTORS>(Float::F16, group, columns, x, out),
+            Float::Bf16 => float_group::<Avx2, N, VECTORS>(Float::Bf16, group, columns, x, out),
+        }
+    }
+}
+
+/// Whether packed floats have kernels.
+pub(super) fn has_float_kernels(isa: Isa) -> bool {
+    isa != Isa::Scalar
+}
+
+/// Most rows of activations that a kernel of packed floats takes.
+pub(super) const FLOAT_MOST: usize = 8;
+
+/// The kernel of packed floats to run next where `left` rows of activations are left, and how many of them it takes.
+pub(super) fn float_kernel(isa: Isa, left: usize) -> Option<(usize, FloatKernel)> {
+    match (isa.vectors(), left) {
+        (Isa::Scalar, _) | (_, 0) => None,
+        (Isa::Avx512Vnni, 8..) => Some((8, float_group_avx512::<8>)),
+        (Isa::Avx512Vnni, 4..) => Some((4, float_group_avx512::<4>)),
+        (Isa::Avx512Vnni, 2..) => Some((2, float_group_avx512::<2>)),
+        (Isa::Avx512Vnni, _) => Some((1, float_group_avx512::<1>)),
+        // With few rows there are registers for all rows of a group at once: memory is then read in order.
+        (Isa::Avx2, 1) => Some((1, float_group_avx2::<1, 4>)),
+        (Isa::Avx2, 2..=3) => Some((2, float_group_avx2::<2, 4>)),
+        (Isa::Avx2, 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
+        (_, _) => Some((6, float_group_avx2::<6, 2>)),
+    }
+}
+
+/// Decodes a packed group to float32, in the same layout, for those who read it several times.
+///
+/// # Safety
+/// The instruction set of `isa`, a packed group of `columns` columns, and room for it at `out`.
+pub(super) unsafe fn decode_group(isa: Isa, float: Float, group: *const u8, columns: usize, out: *mut f32) {
+    #[inline(always)]
+    unsafe fn decode<S: Simd>(float: Float, group: *const u8, columns: usize, out: *mut f32) {
+        for i in (0..columns.next_multiple_of(2) * ROWS).step_by(S::LANES) {
+            // SAFETY: as the caller's.
+            unsafe { S::store_f32(out.add(i), load::<S>(float, group, i)) };
+        }
+    }
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    unsafe fn avx512(float: Float, group: *const u8, columns: usize, out: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { decode::<Avx512Vnni>(float, group, columns, out) }
+    }
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2(float: Float, group: *const u8, columns: usize, out: *mut f32) {
+        // SAFETY: as the caller's.
+        unsafe { decode::<Avx2>(float, group, columns, out) }
+    }
+    // SAFETY: as the caller's.
+    unsafe {
+        match isa {
+            Isa::Avx512Vnni | Isa::Amx => avx512(float, group, columns, out),
+            Isa::Avx2 => avx2(float, group, columns, out),
+            Isa::Scalar => {}
+        }
+    }
+}
+
+/// Rows of activations that a kernel of bf16 takes at once.
+pub(super) const BF16_WIDTHS: [usize; 4] = [8, 4, 2, 1];
+/// Groups that it takes at once: a pair of activations, once it is in all lanes, serves them all.
+pub(super) const BF16_GROUPS: usize = 2;
+
+/// Multiplies groups of bf16 weights, one behind the other, by rows of bf16 activations, `stride` apart, of `pairs` pairs of
+/// columns: `out[groups][N][16]`. Meanwhile it asks for as many bytes at `next` as a group has: memory would else rest while
+/// the products are made. Any address will do.
+///
+/// # Safety
+/// AVX-512 with BF16; as many groups and rows of activations as the kernel takes.
+pub(super) type Bf16Kernel =
+    unsafe fn(groups: *const u8, pairs: usize, x: *const u16, stride: usize, next: *const u8, out: *mut f32);
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+unsafe fn bf16_groups<const N: usize, const GROUPS: usize>(
+    groups: *const u8,
+    pairs: usize,
+    x: *const u16,
+    stride: usize,
+    next: *const u8,
+    out: *mut f32,
+) {
+    // SAFETY: as `Bf16Kernel` demands; a vector is as well one of bf16 as one of integers.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); GROUPS]; N];
+        for c in 0..pairs {
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(c * 4 * ROWS).cast());
+            let mut w = [_mm512_setzero_si512(); GROUPS];
+            for g in 0..GROUPS {
+                w[g] = _mm512_loadu_si512(groups.add((g * pairs + c) * 4 * ROWS).cast());
+            }
+            for t in 0..N {
+                let pair = x.add(t * stride + 2 * c).cast::<i32>().read_unaligned();
+                let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair));
+                for g in 0..GROUPS {
+                    let w = std::mem::transmute::<__m512i, __m512bh>(w[g]);
+                    sums[t][g] = _mm512_dpbf16_ps(sums[t][g], w, x);
+                }
+            }
+        }
+        for g in 0..GROUPS {
+            for t in 0..N {
+                _mm512_storeu_ps(out.add((g * N + t) * ROWS), sums[t][g]);
+            }
+        }
+    }
+}
+
+/// The kernels for one group and for [`BF16_GROUPS`], each for every one of [`BF16_WIDTHS`].
+pub(super) static BF16_KERNELS: [[Bf16Kernel; 4]; BF16_GROUPS] = [
+    [bf16_groups::<8, 1>, bf16_groups::<4, 1>, bf16_groups::<2, 1>, bf16_groups::<1, 1>],
+    [bf16_groups::<8, 2>, bf16_groups::<4, 2>, bf16_groups::<2, 2>, bf16_groups::<1, 2>],
+];
+
+/// Rounds `pairs` pairs of columns of a packed group of F16 to bf16.
+///
+/// # Safety
+/// AVX-512 with BF16, the pairs at `group`, and room for them at `out`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub(super) unsafe fn round_group(group: *const u8, pairs: usize, out: *mut u8) {
+    // SAFETY: as the caller's; a vector is as well one of bf16 as one of integers.
+    unsafe {
+        for c in 0..pairs {
+            let w = group.add(c * 4 * ROWS);
+            fetch(w, 4 * ROWS);
+            let low = _mm512_cvtph_ps(_mm256_loadu_si256(w.cast()));
+            let high = _mm512_cvtph_ps(_mm256_loadu_si256(w.add(2 * ROWS).cast()));
+            let w = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(out.add(c * 4 * ROWS).cast(), w);
+        }
+    }
+}
+
+/// Rounds a row of activations to bf16, to the nearest and of two the even one.
+///
+/// # Safety
+/// AVX-512 with BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+pub(super) unsafe fn round_row(values: &[f32], out: &mut [u16]) {
+    for (x, out) in values.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+        let mask = (1u32 << x.len().min(out.len())).wrapping_sub(1) as __mmask16;
+        // SAFETY: only what the mask names is read and written; 256 bits are as well integers as bf16.
+        unsafe {
+            let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x.as_ptr()));
+            let rounded = std::mem::transmute::<__m256bh, __m256i>(rounded);
+            _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), mask, rounded);
+        }
+    }
+}
+
+/// One element of a float row.
+#[inline(always)]
+unsafe fn scalar(float: Float, row: *const u8, i: usize) -> f32 {
+    unsafe {
+        let half = || row.cast::<[u8; 2]>().add(i).read();
+        match float {
+            Float::F32 => row.cast::<f32>().add(i).read_unaligned(),
+            Float::F16 => half::f16::from_le_bytes(half()).to_f32(),
+            Float::Bf16 => half::bf16::from_le_bytes(half()).to_f32(),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn floats_avx512<const N: usize>(float: Float, row: *const u8, columns: usize, x: *const f32) -> [f32; N] {
+    unsafe {
+        match float {
+            Float::F32 => floats::<Avx512Vnni, N>(Float::F32, row, columns, x),
+            Float::F16 => floats::<Avx512Vnni, N>(Float::F16, row, columns, x),
+            Float::Bf16 => floats::<Avx512Vnni, N>(Float::Bf16, row, columns, x),
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn floats_avx2<const N: usize>(float: Float, row: *const u8, columns: usize, x: *const f32) -> [f32; N] {
+    unsafe {
+        match float {
+            Float::F32 => floats::<Avx2, N>(Float::F32, row, columns, x),
+            Float::F16 => floats::<Avx2, N>(Float::F16, row, columns, x),
+            Float::Bf16 => floats::<Avx2, N>(Float::Bf16, row, columns, x),
+        }
+    }
+}
+
+/// Products of one row of weights with `N` rows of activations: `x` is `[N][columns]`.
+pub(super) fn float_products<const N: usize>(
+    isa: Isa,
+    float: Float,
+    row: &[u8],
+    columns: usize,
+    x: &[f32],
+) -> [f32; N] {
+    assert!(row.len() >= columns * float.bytes() && x.len() >= N * columns);
+    match isa {
+        // SAFETY: the instruction set was detected; the lengths were checked.
+        Isa::Avx512Vnni | Isa::Amx => unsafe { floats_avx512::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
+        // SAFETY: as above.
+        Isa::Avx2 => unsafe { floats_avx2::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
+        Isa::Scalar => std::array::from_fn(|t| {
+            // SAFETY: the lengths were checked.
+            let product = |i: usize| unsafe { scalar(float, row.as_ptr(), i) } * x[t * columns + i];
+            (0..columns).map(product).fold(0.0, |sum, p| sum + p)
+        }),
+    }
+}
