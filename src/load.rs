@@ -85,6 +85,14 @@ impl TensorData<'_> {
         }
     }
 
+    /// Whether any thread may [`TensorData::read`], several at a time; else only the one that loads.
+    pub fn any_thread(&self) -> bool {
+        match &self.0 {
+            Place::Resident(_) => true,
+            Place::File { source, .. } => source.any_thread(),
+        }
+    }
+
     /// Fills `buffer` with the bytes from `from`, which begins a block. What is read from a file is checked for scales
     /// that are not finite; of resident bytes that would read all of a file that is mapped so as not to be read before
     /// it is used, and damage shows in the logits.

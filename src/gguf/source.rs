@@ -20,6 +20,10 @@ pub trait Source: Send + Sync {
     }
     /// Fills `buffer` from `offset`; an error if the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Whether any thread may read, several at a time; else only the one that loads.
+    fn any_thread(&self) -> bool {
+        true
+    }
     /// The whole file, if it lies in memory that may be kept without a copy.
     fn resident(&self) -> Option<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         None
@@ -149,6 +153,9 @@ impl<F: Fn(u64, &mut [u8]) -> io::Result<()> + Send + Sync> Source for ReaderSou
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         (self.read)(offset, buffer).map_err(|e| Error::io("<reader>", e))
+    }
+    fn any_thread(&self) -> bool {
+        false // the host's function: it is promised the thread that loads
     }
 }
 

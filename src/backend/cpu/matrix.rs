@@ -1,8 +1,10 @@
 //! A weight matrix on the CPU: packed for the integer kernels, or as the file has it.
 
+use parking_lot::Mutex;
+
 use super::features::Isa;
 use super::kernels::{Float, float_kernels, kernel};
-use super::memory::AlignedBuf;
+use super::memory::{AlignedBuf, Slabs};
 use super::pack::{Layout, ROWS};
 use super::pool::Pool;
 use super::rows::Rows;
@@ -10,7 +12,10 @@ use crate::error::{Error, Result};
 use crate::load::{TensorBytes, TensorData};
 use crate::quant::TensorType;
 
-/// Bytes of the file that are read before they are packed: enough for all threads, little beside a tensor.
+/// Bytes of the file that are read at a time by each thread: what a core's own cache holds.
+const READ: usize = 256 << 10;
+/// Bytes that are read before they are packed where only one thread may read: enough for all threads, little beside a
+/// tensor.
 const PIECE: usize = 8 << 20;
 
 /// `rows × columns` weights.
@@ -41,6 +46,7 @@ impl Matrix {
         packed: bool,
         isa: Isa,
         pool: &Pool,
+        slabs: &Slabs,
     ) -> Result<Matrix> {
         let row_bytes = tensor_type.row_bytes(columns);
         if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(data.len()) {
@@ -49,8 +55,8 @@ impl Matrix {
         let layout = Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some());
         let float = Float::of(tensor_type).filter(|_| packed && !float_kernels(isa).is_empty());
         let storage = match (layout, float) {
-            (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool)?),
-            (None, Some(float)) => Storage::Floats(float, pack_floats(float, rows, columns, data, pool)?),
+            (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool, slabs)?),
+            (None, Some(float)) => Storage::Floats(float, pack_floats(float, rows, columns, data, pool, slabs)?),
             (None, None) => Storage::Plain(data.whole()?),
         };
         Ok(Matrix { rows, columns, tensor_type, storage })
@@ -159,71 +165,138 @@ impl Matrix {
     }
 }
 
-fn pack(layout: &Layout, rows: usize, columns: usize, data: &TensorData, pool: &Pool) -> Result<AlignedBuf> {
+/// How rows are packed: which of them, and to what.
+struct Packing<'a> {
+    rows: usize,
+    /// Bytes of a row in the file.
+    row_bytes: usize,
+    /// Bytes of a group of 16 rows, packed.
+    size: usize,
+    /// Packs group `group` of some rows, given their number and bytes.
+    pack: &'a (dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync),
+}
+
+fn pack(
+    layout: &Layout,
+    rows: usize,
+    columns: usize,
+    data: &TensorData,
+    pool: &Pool,
+    slabs: &Slabs,
+) -> Result<AlignedBuf> {
     let format = layout.tensor_type.format();
     let blocks = columns / format.block_elements;
     let (size, row_bytes) = (blocks * layout.block(), blocks * format.block_bytes);
-    pack_pieces(rows, row_bytes, size, data, pool, &|rows, group, bytes, out| {
+    let pack = |rows: usize, group: usize, bytes: &[u8], out: &mut [u8]| {
         pack_group(layout, rows, row_bytes, group, bytes, out);
-    })
+    };
+    Packing { rows, row_bytes, size, pack: &pack }.run(data, pool, slabs)
 }
 
-fn pack_floats(float: Float, rows: usize, columns: usize, data: &TensorData, pool: &Pool) -> Result<AlignedBuf> {
-    let (width, row_bytes) = (float.bytes(), columns * float.bytes());
-    pack_pieces(rows, row_bytes, ROWS * row_bytes, data, pool, &|rows, group, bytes, out| {
-        let rows = &bytes[group * ROWS * row_bytes..rows.min((group + 1) * ROWS) * row_bytes];
-        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-            let places = out.chunks_exact_mut(ROWS * width);
-            for (place, element) in places.zip(row.chunks_exact(width)) {
-                place[r * width..(r + 1) * width].copy_from_slice(element);
-            }
-        }
-    })
-}
-
-/// Packs group `group` of some rows, given their number and bytes.
-type PackGroup<'a> = dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync + 'a;
-
-/// Reads rows of `row_bytes` and packs them, piece by piece, to `size` bytes for each group of 16.
-fn pack_pieces(
+fn pack_floats(
+    float: Float,
     rows: usize,
-    row_bytes: usize,
-    size: usize,
+    columns: usize,
     data: &TensorData,
     pool: &Pool,
-    pack: &PackGroup,
+    slabs: &Slabs,
 ) -> Result<AlignedBuf> {
-    let groups = rows.div_ceil(ROWS);
-    let total = groups
-        .checked_mul(size)
-        .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: format!("{rows} rows of {row_bytes} bytes") })?;
-    let mut packed = AlignedBuf::zeroed(total)?;
-    if total == 0 {
-        return Ok(packed);
-    }
-    let per_piece = (PIECE / (ROWS * row_bytes)).clamp(1, groups);
-    let mut piece = vec![0; per_piece * ROWS * row_bytes];
-    for (n, out) in packed.as_mut_slice()[..total].chunks_mut(per_piece * size).enumerate() {
-        let first = n * per_piece * ROWS;
-        let piece_rows = (rows - first).min(per_piece * ROWS);
-        let bytes = &mut piece[..piece_rows * row_bytes];
-        data.read(first * row_bytes, bytes)?;
-        pack_groups(piece_rows, bytes, Rows::new(out, size), pool, pack);
-    }
-    Ok(packed)
+    let row_bytes = columns * float.bytes();
+    let pack = |rows: usize, group: usize, bytes: &[u8], out: &mut [u8]| {
+        let rows = &bytes[group * ROWS * row_bytes..rows.min((group + 1) * ROWS) * row_bytes];
+        match float.bytes() {
+            2 => interleave::<2>(rows, row_bytes, out),
+            _ => interleave::<4>(rows, row_bytes, out),
+        }
+    };
+    Packing { rows, row_bytes, size: ROWS * row_bytes, pack: &pack }.run(data, pool, slabs)
 }
 
-/// Packs `rows` consecutive rows, whose groups go to the rows of `out`.
-fn pack_groups(rows: usize, bytes: &[u8], out: Rows<u8>, pool: &Pool, pack: &PackGroup) {
-    let groups = rows.div_ceil(ROWS);
-    // A few groups a task: packing is quick, and a task should be worth its claim.
-    let tile = groups.div_ceil(pool.threads() * 4).max(1);
-    pool.run(groups.div_ceil(tile), &|task| {
-        for group in task * tile..groups.min((task + 1) * tile) {
-            // SAFETY: each group is packed by one task.
-            pack(rows, group, bytes, unsafe { out.row(group) });
+/// Up to 16 rows of elements of `N` bytes, to `[columns][16]`. A few columns of all rows at a time, so that what is
+/// written stays in the nearest cache until it is whole.
+fn interleave<const N: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    const COLUMNS: usize = 32;
+    for (from, out) in (0..row_bytes).step_by(COLUMNS * N).zip(out.chunks_mut(COLUMNS * ROWS * N)) {
+        for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
+            let elements = row[from..row_bytes.min(from + COLUMNS * N)].as_chunks::<N>().0;
+            for (place, element) in out.chunks_exact_mut(ROWS * N).zip(elements) {
+                place[r * N..(r + 1) * N].copy_from_slice(element);
+            }
         }
-    });
+    }
+}
+
+impl Packing<'_> {
+    /// Reads rows and packs them.
+    fn run(&self, data: &TensorData, pool: &Pool, slabs: &Slabs) -> Result<AlignedBuf> {
+        let groups = self.rows.div_ceil(ROWS);
+        let total = groups.checked_mul(self.size).ok_or_else(|| Error::OutOfMemory {
+            bytes: u64::MAX,
+            what: format!("{} rows of {} bytes", self.rows, self.row_bytes),
+        })?;
+        let mut packed = slabs.zeroed(total)?;
+        if total > 0 {
+            let out = &mut packed.as_mut_slice()[..total];
+            match data.any_thread() {
+                true => self.read_and_pack(data, out, pool)?,
+                false => self.read_then_pack(data, out, pool)?,
+            }
+        }
+        Ok(packed)
+    }
+
+    /// Each task reads what it packs: one thread's reading hides behind another's packing, and what was read is still
+    /// in the core's own cache when it is packed.
+    fn read_and_pack(&self, data: &TensorData, out: &mut [u8], pool: &Pool) -> Result<()> {
+        let groups = self.rows.div_ceil(ROWS);
+        let group_bytes = ROWS * self.row_bytes;
+        // A few tasks for each thread, if there is enough for that.
+        let step = (READ / group_bytes).min(groups.div_ceil(pool.threads() * 4)).max(1);
+        let out = Rows::new(out, self.size);
+        let buffers = Mutex::new(Vec::new());
+        let failed = Mutex::new(None);
+        pool.run(groups.div_ceil(step), &|task| {
+            if failed.lock().is_some() {
+                return;
+            }
+            let range = task * step..groups.min((task + 1) * step);
+            let rows = (range.end * ROWS).min(self.rows) - range.start * ROWS;
+            let mut buffer = buffers.lock().pop().unwrap_or_else(|| vec![0; step * group_bytes]);
+            let bytes = &mut buffer[..rows * self.row_bytes];
+            match data.read(range.start * group_bytes, bytes) {
+                Ok(()) => range.enumerate().for_each(|(i, group)| {
+                    // SAFETY: each group is packed by one task.
+                    (self.pack)(rows, i, bytes, unsafe { out.row(group) });
+                }),
+                Err(error) => *failed.lock() = Some(error),
+            }
+            buffers.lock().push(buffer);
+        });
+        failed.into_inner().map_or(Ok(()), Err)
+    }
+
+    /// The calling thread reads pieces, and all threads pack each.
+    fn read_then_pack(&self, data: &TensorData, out: &mut [u8], pool: &Pool) -> Result<()> {
+        let groups = self.rows.div_ceil(ROWS);
+        let step = (PIECE / (ROWS * self.row_bytes)).clamp(1, groups);
+        let mut piece = vec![0; step * ROWS * self.row_bytes];
+        for (n, out) in out.chunks_mut(step * self.size).enumerate() {
+            let first = n * step * ROWS;
+            let rows = (self.rows - first).min(step * ROWS);
+            let bytes = &mut piece[..rows * self.row_bytes];
+            data.read(first * self.row_bytes, bytes)?;
+            let (out, groups) = (Rows::new(out, self.size), rows.div_ceil(ROWS));
+            // A few groups a task: packing is quick, and a task should be worth its claim.
+            let tile = groups.div_ceil(pool.threads() * 4).max(1);
+            pool.run(groups.div_ceil(tile), &|task| {
+                for group in task * tile..groups.min((task + 1) * tile) {
+                    // SAFETY: each group is packed by one task.
+                    (self.pack)(rows, group, bytes, unsafe { out.row(group) });
+                }
+            });
+        }
+        Ok(())
+    }
 }
 
 fn pack_group(layout: &Layout, rows: usize, row_bytes: usize, group: usize, bytes: &[u8], out: &mut [u8]) {

@@ -19,6 +19,7 @@ pub mod vector;
 use std::sync::Arc;
 
 use features::Isa;
+use memory::Slabs;
 use pool::Pool;
 
 /// Weights in memory, verbs on the threads of a [`Pool`].
@@ -27,11 +28,13 @@ pub struct CpuBackend {
     isa: Isa,
     /// Rearrange weights at load; else they are used as the file has them.
     packed: bool,
+    /// Where the weights lie.
+    slabs: Slabs,
 }
 
 impl CpuBackend {
     /// A backend on `pool` with kernels up to `isa`.
     pub fn new(pool: Arc<Pool>, isa: Isa, packed: bool) -> CpuBackend {
-        CpuBackend { pool, isa, packed }
+        CpuBackend { pool, isa, packed, slabs: Slabs::default() }
     }
 }

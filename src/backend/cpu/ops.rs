@@ -192,7 +192,8 @@ impl Backend for CpuBackend {
         columns: usize,
         data: TensorData,
     ) -> Result<Matrix> {
-        let placed = CpuMatrix::place(tensor_type, rows, columns, &data, self.packed, self.isa, &self.pool)?;
+        let placed =
+            CpuMatrix::place(tensor_type, rows, columns, &data, self.packed, self.isa, &self.pool, &self.slabs)?;
         Ok(Matrix { rows, columns, tensor_type, bytes: placed.bytes(), placed: Box::new(placed) })
     }
 
