@@ -4,8 +4,9 @@ use parking_lot::Mutex;
 
 use super::features::Isa;
 use super::kernels::{Float, float_kernels, kernel};
-use super::memory::{AlignedBuf, Slabs};
+use super::memory::{AlignedBuf, SharedBytes, Slabs};
 use super::pack::{Layout, ROWS};
+use super::packfile::{Key, Store};
 use super::pool::Pool;
 use super::rows::Rows;
 use crate::error::{Error, Result};
@@ -28,35 +29,34 @@ pub struct Matrix {
 
 enum Storage {
     /// Groups of 16 rows, each a sequence of packed blocks.
-    Packed(AlignedBuf),
+    Packed(SharedBytes),
     /// Groups of 16 rows of floats, `[columns][16]` each.
-    Floats(Float, AlignedBuf),
+    Floats(Float, SharedBytes),
     /// The rows of the file.
     Plain(TensorBytes),
 }
 
 impl Matrix {
-    /// Places `rows` rows of `columns` elements. With `packed` they are rearranged where a kernel of `isa` wants it;
-    /// else the bytes are kept as the file has them.
+    /// Places `rows` rows of `columns` elements: rearranged where a kernel of the instruction set `pack_for` wants it,
+    /// else as the file has them.
     pub fn place(
         tensor_type: TensorType,
         rows: usize,
         columns: usize,
         data: &TensorData,
-        packed: bool,
-        isa: Isa,
+        pack_for: Option<Isa>,
         pool: &Pool,
-        slabs: &Slabs,
+        store: &Store,
     ) -> Result<Matrix> {
         let row_bytes = tensor_type.row_bytes(columns);
         if row_bytes.and_then(|n| n.checked_mul(rows)) != Some(data.len()) {
             return Err(Error::Internal(format!("{} bytes for {rows} × {columns} {}", data.len(), tensor_type.name())));
         }
-        let layout = Layout::of(tensor_type).filter(|_| packed && kernel(tensor_type, isa).is_some());
-        let float = Float::of(tensor_type).filter(|_| packed && !float_kernels(isa).is_empty());
+        let layout = Layout::of(tensor_type).filter(|_| pack_for.is_some_and(|isa| kernel(tensor_type, isa).is_some()));
+        let float = Float::of(tensor_type).filter(|_| pack_for.is_some_and(|isa| !float_kernels(isa).is_empty()));
         let storage = match (layout, float) {
-            (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool, slabs)?),
-            (None, Some(float)) => Storage::Floats(float, pack_floats(float, rows, columns, data, pool, slabs)?),
+            (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool, store)?),
+            (None, Some(float)) => Storage::Floats(float, pack_floats(tensor_type, rows, columns, data, pool, store)?),
             (None, None) => Storage::Plain(data.whole()?),
         };
         Ok(Matrix { rows, columns, tensor_type, storage })
@@ -167,7 +167,11 @@ impl Matrix {
 
 /// How rows are packed: which of them, and to what.
 struct Packing<'a> {
+    tensor_type: TensorType,
+    /// The layout's number in a file of packed weights: one layout for each type, whatever the instruction set.
+    layout: u64,
     rows: usize,
+    columns: usize,
     /// Bytes of a row in the file.
     row_bytes: usize,
     /// Bytes of a group of 16 rows, packed.
@@ -182,34 +186,37 @@ fn pack(
     columns: usize,
     data: &TensorData,
     pool: &Pool,
-    slabs: &Slabs,
-) -> Result<AlignedBuf> {
-    let format = layout.tensor_type.format();
+    store: &Store,
+) -> Result<SharedBytes> {
+    let tensor_type = layout.tensor_type;
+    let format = tensor_type.format();
     let blocks = columns / format.block_elements;
     let (size, row_bytes) = (blocks * layout.block(), blocks * format.block_bytes);
     let pack = |rows: usize, group: usize, bytes: &[u8], out: &mut [u8]| {
         pack_group(layout, rows, row_bytes, group, bytes, out);
     };
-    Packing { rows, row_bytes, size, pack: &pack }.run(data, pool, slabs)
+    Packing { tensor_type, layout: 1, rows, columns, row_bytes, size, pack: &pack }.place(data, pool, store)
 }
 
 fn pack_floats(
-    float: Float,
+    tensor_type: TensorType,
     rows: usize,
     columns: usize,
     data: &TensorData,
     pool: &Pool,
-    slabs: &Slabs,
-) -> Result<AlignedBuf> {
-    let row_bytes = columns * float.bytes();
+    store: &Store,
+) -> Result<SharedBytes> {
+    let width = tensor_type.format().block_bytes;
+    let row_bytes = columns * width;
     let pack = |rows: usize, group: usize, bytes: &[u8], out: &mut [u8]| {
         let rows = &bytes[group * ROWS * row_bytes..rows.min((group + 1) * ROWS) * row_bytes];
-        match float.bytes() {
+        match width {
             2 => interleave::<2>(rows, row_bytes, out),
             _ => interleave::<4>(rows, row_bytes, out),
         }
     };
-    Packing { rows, row_bytes, size: ROWS * row_bytes, pack: &pack }.run(data, pool, slabs)
+    Packing { tensor_type, layout: 2, rows, columns, row_bytes, size: ROWS * row_bytes, pack: &pack }
+        .place(data, pool, store)
 }
 
 /// Up to 16 rows of elements of `N` bytes, to `[columns][16]`. A few columns of all rows at a time, so that what is
@@ -227,13 +234,26 @@ fn interleave<const N: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
 }
 
 impl Packing<'_> {
-    /// Reads rows and packs them.
-    fn run(&self, data: &TensorData, pool: &Pool, slabs: &Slabs) -> Result<AlignedBuf> {
+    /// The packed rows: from where they are kept, or packed now.
+    fn place(&self, data: &TensorData, pool: &Pool, store: &Store) -> Result<SharedBytes> {
         let groups = self.rows.div_ceil(ROWS);
         let total = groups.checked_mul(self.size).ok_or_else(|| Error::OutOfMemory {
             bytes: u64::MAX,
             what: format!("{} rows of {} bytes", self.rows, self.row_bytes),
         })?;
+        let key = data.location().map(|(part, offset)| Key {
+            part: part as u32,
+            tensor_type: self.tensor_type,
+            packing: self.layout,
+            offset,
+            rows: self.rows as u64,
+            columns: self.columns as u64,
+        });
+        store.place(key, total, || self.run(total, data, pool, &store.slabs))
+    }
+
+    /// Reads rows and packs them to `total` bytes.
+    fn run(&self, total: usize, data: &TensorData, pool: &Pool, slabs: &Slabs) -> Result<AlignedBuf> {
         let mut packed = slabs.zeroed(total)?;
         if total > 0 {
             let out = &mut packed.as_mut_slice()[..total];

@@ -132,6 +132,40 @@ impl Drop for AlignedBuf {
     }
 }
 
+/// Bytes that do not change any more, in memory that they keep alive and may share.
+#[derive(Clone)]
+pub struct SharedBytes {
+    start: NonNull<u8>,
+    len: usize,
+    /// An [`AlignedBuf`] or a mapping, kept for its end.
+    _owner: Arc<dyn Send + Sync>,
+}
+
+// SAFETY: read-only bytes of an owner that is both.
+unsafe impl Send for SharedBytes {}
+// SAFETY: as above.
+unsafe impl Sync for SharedBytes {}
+
+impl From<AlignedBuf> for SharedBytes {
+    fn from(buffer: AlignedBuf) -> Self {
+        SharedBytes { start: buffer.start, len: buffer.len, _owner: Arc::new(buffer) }
+    }
+}
+
+impl SharedBytes {
+    /// `len` bytes at `offset` of a mapped file; `None` if they are not inside.
+    pub fn mapped(map: &Arc<memmap2::Mmap>, offset: usize, len: usize) -> Option<SharedBytes> {
+        let bytes = map.get(offset..)?.get(..len)?;
+        Some(SharedBytes { start: NonNull::from(bytes).cast(), len, _owner: map.clone() })
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: bytes of the owner, which gives them to nobody to write and moves them nowhere.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
 /// Memory for many tensors, most of which are smaller than a huge page. Side by side in large mappings all of it is in huge
 /// pages: the system hands them out several times as fast (20 GB/s against 3), and reading them misses fewer
 /// translations. A mapping goes back to the system when all that lies in it is dropped.

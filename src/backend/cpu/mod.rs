@@ -10,6 +10,7 @@ pub mod matrix;
 pub mod memory;
 mod ops;
 mod pack;
+pub mod packfile;
 pub mod pool;
 mod rows;
 mod simd;
@@ -19,7 +20,7 @@ pub mod vector;
 use std::sync::Arc;
 
 use features::Isa;
-use memory::Slabs;
+use packfile::{PackFile, Store};
 use pool::Pool;
 
 /// Weights in memory, verbs on the threads of a [`Pool`].
@@ -29,12 +30,17 @@ pub struct CpuBackend {
     /// Rearrange weights at load; else they are used as the file has them.
     packed: bool,
     /// Where the weights lie.
-    slabs: Slabs,
+    store: Store,
 }
 
 impl CpuBackend {
     /// A backend on `pool` with kernels up to `isa`.
     pub fn new(pool: Arc<Pool>, isa: Isa, packed: bool) -> CpuBackend {
-        CpuBackend { pool, isa, packed, slabs: Slabs::default() }
+        CpuBackend { pool, isa, packed, store: Store::default() }
+    }
+
+    /// The same, which takes packed weights from a file where it has them and keeps in it what it packs.
+    pub fn with_pack_file(self, file: Arc<PackFile>) -> CpuBackend {
+        CpuBackend { store: Store { file: Some(file), ..self.store }, ..self }
     }
 }

@@ -489,6 +489,23 @@ static LAYOUTS: &[Layout] = &[
 mod tests {
     use super::*;
 
+    /// What these bytes are, files of packed weights say: if this fails, raise `VERSION` in `packfile`, and then this hash.
+    #[test]
+    fn packed_bytes_are_those_of_the_version() {
+        let mut all = Vec::new();
+        for layout in LAYOUTS {
+            let rows: Vec<Vec<u8>> = (0..ROWS)
+                .map(|r| {
+                    (0..layout.tensor_type.format().block_bytes).map(|i| (i * 29 + r * 83 + i * i) as u8).collect()
+                })
+                .collect();
+            let from = all.len();
+            all.resize(from + layout.block(), 0);
+            layout.pack(rows.iter().map(Vec::as_slice), &mut all[from..]);
+        }
+        assert_eq!(crate::xxh64::xxh64(&all, 0), 0xb7c9_2f77_dcb9_9748);
+    }
+
     #[test]
     fn packing_is_lossless() {
         let mut state = 7u32;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backend::cpu::kernels::KERNELS;
-use crate::backend::cpu::memory::Slabs;
+use crate::backend::cpu::packfile::Store;
 use crate::load::TensorBytes;
 use crate::quant::{FORMATS, TensorType};
 
@@ -64,7 +64,8 @@ fn place(
     pool: &Pool,
 ) -> Matrix {
     let bytes = TensorBytes::new(Arc::new(bytes.to_vec()), 0, bytes.len()).expect("inside");
-    Matrix::place(tensor_type, rows, columns, &bytes.into(), packed, isa, pool, &Slabs::default()).expect("a matrix")
+    Matrix::place(tensor_type, rows, columns, &bytes.into(), packed.then_some(isa), pool, &Store::default())
+        .expect("a matrix")
 }
 
 fn acts(n: usize, columns: usize, isa: Isa, pool: &Pool, noise: &mut Noise) -> Acts {
