@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rocmforge::Error;
 use rocmforge::backend::cpu::features::Isa;
 use rocmforge::engine::{Engine, EngineOptions, LogLevel, Model, ModelOptions, PackedCache};
-use rocmforge::gguf::MemorySource;
+use rocmforge::gguf::{MemorySource, ReaderSource};
 use rocmforge::placement::GpuChoice;
 use rocmforge::session::{Session, SessionOptions};
 
@@ -198,6 +198,22 @@ fn what_has_no_path_or_is_not_packed_is_refused() {
     let bytes = tiny::llama().bytes();
     let loaded = engine.load_source(Box::new(MemorySource::new(&bytes)), options(PackedCache::BesideModel));
     assert!(matches!(loaded, Err(Error::Unsupported { .. })));
+}
+
+#[test]
+fn weights_are_packed_alike_whoever_may_read_them() {
+    let (_folder, path) = tiny_file();
+    let (from_file, _) = load(&path, PackedCache::Off);
+    let bytes = tiny::llama().bytes();
+    let loader = std::thread::current().id();
+    let read = |offset: u64, buffer: &mut [u8]| {
+        assert_eq!(std::thread::current().id(), loader, "the host's reader runs on a thread that is not its own");
+        buffer.copy_from_slice(&bytes[offset as usize..][..buffer.len()]);
+        Ok(())
+    };
+    let source = Box::new(ReaderSource::new(bytes.len() as u64, read));
+    let model = engine().0.load_source(source, ModelOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(logits(&model), from_file);
 }
 
 #[test]
