@@ -165,6 +165,9 @@ impl Matrix {
     }
 }
 
+/// Packs group `group` of some rows, given their number and bytes.
+type PackGroup<'a> = dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync + 'a;
+
 /// How rows are packed: which of them, and to what.
 struct Packing<'a> {
     tensor_type: TensorType,
@@ -176,8 +179,7 @@ struct Packing<'a> {
     row_bytes: usize,
     /// Bytes of a group of 16 rows, packed.
     size: usize,
-    /// Packs group `group` of some rows, given their number and bytes.
-    pack: &'a (dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync),
+    pack: &'a PackGroup<'a>,
 }
 
 fn pack(
