@@ -2,7 +2,7 @@
 """rocmforge and its peers side by side, on the same machine, models and thread counts.
 
     compare.py --llama-bin DIR [--peer "NAME=DIR [OPTION...]"...] [--rocmforge FILE] [--isa ISA] [--threads N...]
-               [--prompt N...] [--generate N] [--rounds R] [--json FILE] MODEL...
+               [--prompt N...] [--generate N] [--rounds R] [--load] [--json FILE] MODEL...
 
 Each program computes prompts and then, from an empty context, tokens one at a time. The programs take turns (A B A B ...),
 so that a machine that slows down or has neighbours does so for all; the median of the rounds is printed with its range.
@@ -11,6 +11,9 @@ Peak memory is what the system counted for the process.
 DIR holds `llama-bench` of a release build (cmake -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON). Further peers are other
 builds or other options of it, such as "ik=DIR -rtr 1 -fa 1". The ratio is to the best peer of each row; above 1 means that
 rocmforge is faster, or takes less memory. --isa caps rocmforge's instruction set; the peers' is what they were built for.
+
+With --load the measure is another: the time of a whole process that loads the model, which the system has in its cache,
+and computes one token. rocmforge runs with its defaults, and once more with a cache of packed weights.
 """
 
 import argparse
@@ -21,6 +24,8 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -77,6 +82,48 @@ def run_llama(args, peer, model, threads):
     speed = {(r["n_prompt"], r["n_gen"]): statistics.median(r.get("samples_ts") or [r["avg_ts"]]) for r in records}
     found = {f"prefill {prompt}": speed[prompt, 0] for prompt in args.prompt}
     return {"decode": speed[0, args.generate], **found, "rss": rss}
+
+
+def no_warm_up(peer):
+    """The option that keeps a peer from computing anything before it measures; forks spell it differently."""
+    usage = subprocess.run([peer.program, "--help"], capture_output=True, text=True, check=False)
+    return ["--no-warmup"] if "--no-warmup" in usage.stdout + usage.stderr else ["-w", "0"]
+
+
+def wall(command):
+    """Seconds that the command takes, from its start to its end."""
+    began = time.perf_counter()
+    process = subprocess.run([str(word) for word in command], capture_output=True, check=False)
+    if process.returncode != 0:
+        raise Failure(f"{command[0]} ended with {process.returncode}: {process.stderr.decode(errors='replace').strip()}")
+    return time.perf_counter() - began
+
+
+def compare_load(args, model, threads):
+    """Takes turns in loading for one token, prints the rows, and returns them."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = [args.rocmforge, "generate", model, "--threads", threads, "--prompt", "a", "-n", 1, "-c", 64]
+        ours += ["--temperature", 0, *(["--isa", args.isa] if args.isa else [])]
+        measures = {"load": ours, "load, packed cache": [*ours, f"--packed-cache={folder}"]}
+        one = ["-p", 0, "-n", 1, "-r", 1]
+        peers = {p.name: [p.program, "-m", model, "-t", threads, *one, *no_warm_up(p), *p.options] for p in args.peer}
+        found = {name: [] for name in [*measures, *peers]}
+        # The first round brings files to the system's cache, and writes ours; it is not counted.
+        for counted in range(args.rounds + 1):
+            for name, command in [*measures.items(), *peers.items()]:
+                seconds = wall(command)
+                if counted:
+                    found[name].append(seconds)
+    best = min(peers, key=lambda name: statistics.median(found[name]))
+    rows = []
+    for measure in measures:
+        ratio = statistics.median(found[best]) / statistics.median(found[measure])
+        label = f"{measure} ms"
+        print(f"{model.name:42} {threads:>2}  {label:21} {spread(found[measure], 1e3):>24} {spread(found[best], 1e3):>24}  {ratio:5.2f} {best}")
+        sys.stdout.flush()
+        row = {"model": model.name, "threads": threads, "measure": measure, "rocmforge": found[measure]}
+        rows.append({**row, "peers": {name: found[name] for name in peers}, "best": best, "ratio": ratio})
+    return rows
 
 
 def spread(values, scale=1.0):
@@ -139,6 +186,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="repetitions in a round")
     parser.add_argument("--prompt", nargs="+", type=int, default=[512], metavar="TOKENS")
     parser.add_argument("--generate", type=int, default=128, metavar="TOKENS")
+    parser.add_argument("--load", action="store_true", help="measure processes that load and compute one token")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write every run's numbers there")
     args = parser.parse_args()
     if args.llama_bin:
@@ -148,7 +196,8 @@ def main():
     about = machine()
     print(f"{about}; medians (and ranges) of {args.rounds} rounds, in turns")
     print(f"{'model':42} threads  {'measure':16} {'rocmforge':>24} {'best peer':>24}  ratio")
-    rows = [row for model in args.models for threads in args.threads for row in compare(args, model, threads)]
+    measure = compare_load if args.load else compare
+    rows = [row for model in args.models for threads in args.threads for row in measure(args, model, threads)]
     if args.json:
         args.json.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
     return 0

@@ -15,6 +15,7 @@ use rocmforge::backend::cpu::features::Isa;
 use rocmforge::backend::cpu::matmul::{Job, matmul};
 use rocmforge::backend::cpu::matrix::Matrix;
 use rocmforge::backend::cpu::memory::AlignedBuf;
+use rocmforge::backend::cpu::packfile::Store;
 use rocmforge::backend::cpu::pool::Pool;
 use rocmforge::load::TensorBytes;
 use rocmforge::quant::TensorType;
@@ -240,7 +241,7 @@ fn matrix(tensor_type: TensorType, rows: usize, isa: Isa, pool: &Pool) -> Matrix
     let len = rows * tensor_type.row_bytes(COLUMNS).expect("whole blocks");
     let bytes: Vec<u8> = (0..len as u32).map(|i| 0x20 | (i.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x1f).collect();
     let bytes = TensorBytes::new(Arc::new(bytes), 0, len).expect("all of them");
-    Matrix::place(tensor_type, rows, COLUMNS, &bytes.into(), true, isa, pool).expect("a matrix")
+    Matrix::place(tensor_type, rows, COLUMNS, &bytes.into(), Some(isa), pool, &Store::default()).expect("a matrix")
 }
 
 /// Seconds of one product with `n` rows of activations.

@@ -98,6 +98,13 @@
 // in memory of its own. The file must not be truncated while the model lives.
 #define RF_LOAD_MMAP 1
 
+// `rf_model_options.flags`: keep the rearranged weights in a file, `<model>.rfpack` beside the model or in
+// `packed_cache_dir`. The first load writes it, as large as the model; later loads map it, check its hashes, and share
+// its memory with other processes. A file that is damaged, or of another model or version, is written anew; where none
+// can be written, the load goes on and the log has a warning. The file must not be truncated while the model lives,
+// and who may write it decides what the model says. Not with `RF_LOAD_MMAP`, which rearranges nothing.
+#define RF_LOAD_PACKED_CACHE 2
+
 // `rf_model_special_token`: begin of sequence.
 #define RF_TOKEN_BOS 1
 
@@ -287,6 +294,11 @@ typedef struct {
     int32_t gpu_layers;
     // Zero.
     uint32_t reserved;
+    // The folder of the file of `RF_LOAD_PACKED_CACHE`, which must be there. UTF-8. Models of one name need folders of
+    // their own. NULL: the model's.
+    const char *packed_cache_dir;
+    // Length of `packed_cache_dir` in bytes. 0: it ends at its NUL.
+    size_t packed_cache_dir_len;
 } rf_model_options;
 
 // Fills `buffer` with the `n` bytes from `offset` of the file; 0 for success, anything else for failure. Called on
@@ -691,7 +703,7 @@ rf_status rf_model_load(const rf_engine *engine,
 //
 // Ownership: `*model` is the caller's, to be freed by `rf_model_free`; the bytes and `opts` (may be NULL) are not kept.
 // Threads: any; `on_progress` runs on the calling thread.
-// Errors: as `rf_model_load`; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP` and for a part of a split model.
+// Errors: as `rf_model_load`; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP`, `RF_LOAD_PACKED_CACHE` and a part of a split model.
 // Since: 0.1
 RF_API
 rf_status rf_model_load_memory(const rf_engine *engine,
@@ -705,8 +717,8 @@ rf_status rf_model_load_memory(const rf_engine *engine,
 //
 // Ownership: `*model` is the caller's, to be freed by `rf_model_free`; `reader` and `opts` (may be NULL) are not kept.
 // Threads: any; `reader->read` and `on_progress` run on the calling thread.
-// Errors: as `rf_model_load`; `RF_E_IO` if the reader fails; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP` and for a part of a
-//     split model.
+// Errors: as `rf_model_load`; `RF_E_IO` if the reader fails; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP`,
+//     `RF_LOAD_PACKED_CACHE` and a part of a split model.
 // Since: 0.1
 RF_API
 rf_status rf_model_load_reader(const rf_engine *engine,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use once_cell::sync::OnceCell;
 
 use crate::backend::Backend;
-use crate::backend::cpu::{CpuBackend, features::Isa, pool::ParallelFor, pool::Pool};
+use crate::backend::cpu::{CpuBackend, features::Isa, packfile::PackFile, pool::ParallelFor, pool::Pool};
 use crate::backend::hip::device::{Device, DeviceInfo};
 use crate::backend::hip::{self, Found};
 use crate::backend::stages::{Stages, Timed};
@@ -73,12 +73,45 @@ pub struct Engine {
     log: Option<Log>,
 }
 
+/// Whether weights that were packed for the CPU are kept in a file, named as the model with `.rfpack` behind.
+///
+/// The first load writes it (as large as the model's file, and as slow as the disk); later loads map it, check its
+/// hashes, and share its memory with other processes. A file that belongs to another model, to another version of its
+/// file (see [`ModelFile::fingerprint`]) or of this library, or that is damaged, is written anew. Where it cannot be written, the load
+/// goes on with a warning in the log. It must not be truncated while a model that uses it lives, and who may write it
+/// decides what the model says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PackedCache<'a> {
+    /// Not kept.
+    #[default]
+    Off,
+    /// Beside the model.
+    BesideModel,
+    /// In this folder, which must be there. Models of one name need folders of their own.
+    Folder(&'a Path),
+}
+
+impl PackedCache<'_> {
+    /// Where the file for the model at `path` is.
+    fn path(self, model: &Path) -> Option<PathBuf> {
+        let mut name = model.file_name()?.to_os_string();
+        name.push(".rfpack");
+        match self {
+            PackedCache::Off => None,
+            PackedCache::BesideModel => Some(model.with_file_name(name)),
+            PackedCache::Folder(folder) => Some(folder.join(name)),
+        }
+    }
+}
+
 /// How to load a [`Model`].
 #[derive(Default)]
 pub struct ModelOptions<'a> {
     /// Use the weights where the file is mapped, without a copy: loads at once, computes more slowly, and the file
     /// must not be truncated while the model lives.
     pub mapped: bool,
+    /// Keep packed weights in a file, so that the next load maps it and need not pack.
+    pub packed_cache: PackedCache<'a>,
     /// Treat the text as if the file named this pre-tokenizer (`tokenizer.ggml.pre`).
     pub pre: Option<&'a str>,
     /// Take the tokenizer from this Hugging Face `tokenizer.json` and not from the metadata.
@@ -195,25 +228,43 @@ impl Engine {
 
     /// Loads the model at `path`, all its parts if it is split.
     pub fn load(self: &Arc<Self>, path: &Path, options: ModelOptions) -> Result<Arc<Model>> {
-        self.load_file(ModelFile::open(path, options.mapped)?, options)
+        if options.mapped && options.packed_cache != PackedCache::Off {
+            return Err(Error::argument(
+                "weights that are used where the model is mapped are not packed: there is nothing to keep in a cache",
+            ));
+        }
+        let packs = options.packed_cache.path(path);
+        self.load_file(ModelFile::open(path, options.mapped)?, options, packs)
     }
 
     /// Loads a model from a [`Source`]: memory, or the host's reader.
     pub fn load_source(self: &Arc<Self>, source: Box<dyn Source + '_>, options: ModelOptions) -> Result<Arc<Model>> {
-        self.load_file(ModelFile::from_source(source)?, options)
+        if options.packed_cache != PackedCache::Off {
+            return Err(Error::unsupported("a cache of packed weights", "needs a model that is loaded from a path"));
+        }
+        self.load_file(ModelFile::from_source(source)?, options, None)
     }
 
-    fn load_file(self: &Arc<Self>, mut file: ModelFile, options: ModelOptions) -> Result<Arc<Model>> {
+    fn load_file(
+        self: &Arc<Self>,
+        mut file: ModelFile,
+        options: ModelOptions,
+        packs: Option<PathBuf>,
+    ) -> Result<Arc<Model>> {
         let began = Instant::now();
         let mut always = |_| true;
         let progress = options.progress.unwrap_or(&mut always);
         if !progress(0.0) {
             return Err(Error::Cancelled);
         }
-        let packed = !file.is_mapped();
-        let cpu = Arc::new(CpuBackend::new(self.pool.clone(), self.isa, packed));
         // The configuration is checked before anything else is read: the commoner refusal, and the cheaper one.
         let config = Config::from_metadata(&file.metadata)?;
+        let packs = packs.map(|path| self.open_packs(path, &file)).transpose()?;
+        let mut cpu = CpuBackend::new(self.pool.clone(), self.isa, !file.is_mapped());
+        if let Some(packs) = &packs {
+            cpu = cpu.with_pack_file(packs.clone());
+        }
+        let cpu = Arc::new(cpu);
         let devices = if options.gpu_layers == Some(0) { &[][..] } else { self.opened()? };
         let places = Places { devices, cpu, pool: &self.pool };
         let placed = placement::place(&file, &config, &places, options.gpu_layers)?;
@@ -244,6 +295,9 @@ impl Engine {
             Some(source) => Some(source.to_string()),
             None => file.metadata.string("tokenizer.chat_template")?.map(str::to_string),
         };
+        if let Some(packs) = &packs {
+            self.finish_packs(packs);
+        }
         let mut metadata = std::mem::take(&mut file.metadata);
         // The tokenizer holds what these arrays said; a vocabulary need not be in memory twice.
         metadata.drop_arrays("tokenizer.ggml.");
@@ -270,6 +324,26 @@ impl Engine {
             )
         });
         Ok(Arc::new(model))
+    }
+}
+
+impl Engine {
+    fn open_packs(&self, path: PathBuf, file: &ModelFile) -> Result<Arc<PackFile>> {
+        let (packs, complaint) = PackFile::open(path, file.fingerprint()?, &self.pool);
+        if let Some(complaint) = complaint {
+            self.log(LogLevel::Warning, || format!("{complaint}; the weights are packed anew"));
+        }
+        Ok(Arc::new(packs))
+    }
+
+    /// Writes what was packed. A cache that cannot be written costs the next load its time, not this one its model.
+    fn finish_packs(&self, packs: &PackFile) {
+        let path = packs.path().display();
+        match packs.finish() {
+            Ok(None) => self.log(LogLevel::Info, || format!("packed weights from {path}")),
+            Ok(Some(bytes)) => self.log(LogLevel::Info, || format!("wrote {path}, {:.1} MB", bytes as f64 / 1e6)),
+            Err(error) => self.log(LogLevel::Warning, || format!("packed weights are not kept: {error}")),
+        }
     }
 }
 

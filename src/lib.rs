@@ -20,6 +20,7 @@ pub mod backend;
 pub mod model;
 pub mod quant;
 pub mod sampler;
+mod xxh64;
 
 // What reads files, or stands before C: nothing in it may panic on what it is given.
 macro_rules! careful {

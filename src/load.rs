@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Metadata, Source, open_parts};
 use crate::tensor::{Tensor, TensorTable};
+use crate::xxh64::xxh64;
 
 /// A GGUF model of one or more files.
 pub struct ModelFile<'a> {
@@ -16,6 +17,8 @@ pub struct ModelFile<'a> {
     /// GGUF version of the first part.
     pub version: u32,
     sources: Vec<Box<dyn Source + 'a>>,
+    /// Where the data section of each begins.
+    data_offsets: Vec<u64>,
 }
 
 /// The bytes of one tensor, in memory that they keep alive.
@@ -85,6 +88,22 @@ impl TensorData<'_> {
         }
     }
 
+    /// Which of the model's files has the bytes, and where in it; `None` if they are only in memory.
+    pub fn location(&self) -> Option<(usize, u64)> {
+        match &self.0 {
+            Place::Resident(_) => None,
+            Place::File { tensor, offset, .. } => Some((tensor.part, tensor.offset + *offset as u64)),
+        }
+    }
+
+    /// Whether any thread may [`TensorData::read`], several at a time; else only the one that loads.
+    pub fn any_thread(&self) -> bool {
+        match &self.0 {
+            Place::Resident(_) => true,
+            Place::File { source, .. } => source.any_thread(),
+        }
+    }
+
     /// Fills `buffer` with the bytes from `from`, which begins a block. What is read from a file is checked for scales
     /// that are not finite; of resident bytes that would read all of a file that is mapped so as not to be read before
     /// it is used, and damage shows in the logits.
@@ -148,6 +167,7 @@ impl<'a> ModelFile<'a> {
         let mut metadata = None;
         let mut version = 0;
         let mut sources = Vec::with_capacity(parts.len());
+        let data_offsets = parts.iter().map(|(_, header)| header.data_offset).collect();
         for (source, header) in parts {
             if metadata.is_none() {
                 version = header.version;
@@ -156,7 +176,7 @@ impl<'a> ModelFile<'a> {
             sources.push(source);
         }
         let metadata = metadata.ok_or_else(|| Error::Internal("a model without files".into()))?;
-        Ok(ModelFile { metadata, tensors, version, sources })
+        Ok(ModelFile { metadata, tensors, version, sources, data_offsets })
     }
 
     /// The name of the file, for messages.
@@ -172,6 +192,40 @@ impl<'a> ModelFile<'a> {
     /// Bytes of all tensors.
     pub fn tensor_bytes(&self) -> u64 {
         self.tensors.iter().map(|t| t.bytes as u64).sum()
+    }
+
+    /// A number that changes when the files do: a hash of each file's length, time of modification, and bytes before the
+    /// data section, and of the first, middle and last 4 KiB of each tensor. Reading all of a model to be quite sure would
+    /// take longer than packing it: a file that was changed only in between, and whose time was set back, goes unnoticed.
+    pub fn fingerprint(&self) -> Result<u64> {
+        const SAMPLE: usize = 4096;
+        const PIECE: usize = 1 << 20;
+        let mut buffer = Vec::new();
+        let mut hash = 0;
+        let mut add = |source: &dyn Source, offset: u64, len: usize| {
+            buffer.resize(len, 0);
+            source.read_at(offset, &mut buffer)?;
+            hash = xxh64(&buffer, hash);
+            Ok::<u64, Error>(hash)
+        };
+        let mut about = Vec::new();
+        for (source, &end) in self.sources.iter().zip(&self.data_offsets) {
+            about.extend([source.len(), source.modified().unwrap_or(0)].map(u64::to_le_bytes));
+            // A file without tensors may end before its data section would begin.
+            let end = end.min(source.len());
+            for from in (0..end).step_by(PIECE) {
+                add(source.as_ref(), from, (end - from).min(PIECE as u64) as usize)?;
+            }
+        }
+        for tensor in self.tensors.iter() {
+            let Some(source) = self.sources.get(tensor.part) else { continue };
+            let len = tensor.bytes.min(SAMPLE);
+            let last = tensor.bytes - len;
+            for from in [0, last / 2, last] {
+                add(source.as_ref(), tensor.offset + from as u64, len)?;
+            }
+        }
+        Ok(xxh64(about.as_flattened(), hash))
     }
 
     /// The bytes of `tensor`.

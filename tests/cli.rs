@@ -2,10 +2,12 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::{model_path, need, shared_path};
+use rocmforge::quant::TensorType;
+use rocmforge::synth::{Mix, Shape, write_model};
 use serde_json::Value;
 
 fn rocmforge(args: &[&str]) -> Output {
@@ -57,12 +59,24 @@ fn bench(model: &Path, more: &[&str]) -> Value {
     serde_json::from_str(&run(&args)).expect("JSON")
 }
 
+/// Issued limit: 1.15 times the file, the cache of keys and values, and 64 MiB. Packed weights are as large as the file's, so
+/// that the file counts once here, which is stricter. A process for each: the peak is its own.
 #[test]
 fn memory_stays_within_the_file_the_cache_and_64_mib() {
-    for name in MODELS {
-        let Some(model) = model_path(name) else { continue };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut models: Vec<PathBuf> = MODELS.iter().filter_map(|name| model_path(name)).collect();
+    let f16 = folder.path().join("f16.gguf");
+    let shape = Shape { layers: 8, n_embd: 1024, n_ff: 2816, n_head: 16, n_head_kv: 4, n_vocab: 32_000, tied: false };
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&f16).expect("a file"));
+    write_model(&shape, Mix::Uniform(TensorType::F16), 1, &mut file).expect("a model");
+    drop(file);
+    models.push(f16);
+    for model in models {
         let file = std::fs::metadata(&model).expect("a file").len();
-        for mode in [&[][..], &["--mmap"]] {
+        let name = model.file_name().expect("a name").to_string_lossy();
+        let cached = format!("--packed-cache={}", text(folder.path()));
+        // With a cache twice: what writes it, and what maps it.
+        for mode in [&[][..], &["--mmap"], &[&cached], &[&cached]] {
             let record = bench(&model, mode);
             let peak = record["peak_rss_bytes"].as_u64().expect("peak");
             let limit = file + record["kv_bytes"].as_u64().expect("kv") + (64 << 20);

@@ -14,6 +14,10 @@ type ModelOptions struct {
 	// MMap uses the weights where the file is mapped: loads at once, shares memory with other processes, and computes
 	// more slowly. The file must not be truncated while the model lives.
 	MMap bool
+	// PackedCache keeps the rearranged weights in a file beside the model, which the next load maps. See the header.
+	PackedCache bool
+	// PackedCacheDir is the folder of that file, where it is not the model's.
+	PackedCacheDir string
 	// PreTokenizer splits text in this way (such as "llama-bpe"), whatever the file says.
 	PreTokenizer string
 	// TokenizerJSON is a Hugging Face tokenizer.json (its text) to use instead of the file's tokenizer.
@@ -27,8 +31,12 @@ type ModelOptions struct {
 func (o *ModelOptions) c(pins *pinner) C.rf_model_options {
 	options := C.rf_model_options{struct_size: C.sizeof_rf_model_options, gpu_layers: C.int32_t(o.GPULayers)}
 	if o.MMap {
-		options.flags = C.RF_LOAD_MMAP
+		options.flags |= C.RF_LOAD_MMAP
 	}
+	if o.PackedCache {
+		options.flags |= C.RF_LOAD_PACKED_CACHE
+	}
+	options.packed_cache_dir, options.packed_cache_dir_len = pins.text(o.PackedCacheDir)
 	options.pre_tokenizer, options.pre_tokenizer_len = pins.text(o.PreTokenizer)
 	options.tokenizer_json, options.tokenizer_json_len = pins.text(o.TokenizerJSON)
 	options.chat_template, options.chat_template_len = pins.text(o.ChatTemplate)

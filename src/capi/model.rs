@@ -8,7 +8,7 @@ use super::guard::{
     Tagged, check_flags, fence, handle, optional_text, options, out, text, total, write_tagged, write_text,
 };
 use super::*;
-use crate::engine::{Model, ModelOptions};
+use crate::engine::{Model, ModelOptions, PackedCache};
 use crate::error::{Error, Result};
 use crate::gguf::{MemorySource, ReaderSource};
 
@@ -19,6 +19,13 @@ pub struct rf_model(pub(super) Arc<Model>);
 /// shares memory with other processes, and computes more slowly than with the default, which rearranges the weights
 /// in memory of its own. The file must not be truncated while the model lives.
 pub const RF_LOAD_MMAP: u32 = 1;
+
+/// `rf_model_options.flags`: keep the rearranged weights in a file, `<model>.rfpack` beside the model or in
+/// `packed_cache_dir`. The first load writes it, as large as the model; later loads map it, check its hashes, and share
+/// its memory with other processes. A file that is damaged, or of another model or version, is written anew; where none
+/// can be written, the load goes on and the log has a warning. The file must not be truncated while the model lives,
+/// and who may write it decides what the model says. Not with `RF_LOAD_MMAP`, which rearranges nothing.
+pub const RF_LOAD_PACKED_CACHE: u32 = 2;
 
 /// Receives the fraction that is loaded, from 0 to 1, on the calling thread. `RF_CONTINUE` goes on, anything else
 /// cancels the load. Must not unwind.
@@ -53,6 +60,11 @@ pub struct rf_model_options {
     pub gpu_layers: i32,
     /// Zero.
     pub reserved: u32,
+    /// The folder of the file of `RF_LOAD_PACKED_CACHE`, which must be there. UTF-8. Models of one name need folders of
+    /// their own. NULL: the model's.
+    pub packed_cache_dir: *const c_char,
+    /// Length of `packed_cache_dir` in bytes. 0: it ends at its NUL.
+    pub packed_cache_dir_len: usize,
 }
 
 // SAFETY: repr(C), begins with its size, zero is valid in every field.
@@ -153,7 +165,17 @@ unsafe fn load(
         out(model, std::ptr::null_mut(), "model")?;
         options(opts)?
     };
-    check_flags(opts.flags, RF_LOAD_MMAP, "rf_model_options")?;
+    check_flags(opts.flags, RF_LOAD_MMAP | RF_LOAD_PACKED_CACHE, "rf_model_options")?;
+    // SAFETY: text as the header demands.
+    let folder = unsafe { optional_text(opts.packed_cache_dir, opts.packed_cache_dir_len, "packed_cache_dir")? };
+    let packed_cache = match (opts.flags & RF_LOAD_PACKED_CACHE != 0, folder) {
+        (true, None) => PackedCache::BesideModel,
+        (true, Some(folder)) => PackedCache::Folder(Path::new(folder)),
+        (false, None) => PackedCache::Off,
+        (false, Some(_)) => {
+            return Err(Error::argument("packed_cache_dir is set, but flags lack RF_LOAD_PACKED_CACHE"));
+        }
+    };
     let mut progress = |fraction: f32| match opts.on_progress {
         // SAFETY: the host's own function, with the data that it asked for.
         Some(call) => unsafe { call(opts.progress_user_data, fraction) == RF_CONTINUE },
@@ -163,6 +185,7 @@ unsafe fn load(
     let loaded = unsafe {
         load(ModelOptions {
             mapped: opts.flags & RF_LOAD_MMAP != 0,
+            packed_cache,
             pre: optional_text(opts.pre_tokenizer, opts.pre_tokenizer_len, "pre_tokenizer")?,
             tokenizer_json: optional_text(opts.tokenizer_json, opts.tokenizer_json_len, "tokenizer_json")?
                 .map(str::as_bytes),
@@ -212,7 +235,7 @@ pub unsafe extern "C" fn rf_model_load(
 ///
 /// Ownership: `*model` is the caller's, to be freed by `rf_model_free`; the bytes and `opts` (may be NULL) are not kept.
 /// Threads: any; `on_progress` runs on the calling thread.
-/// Errors: as `rf_model_load`; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP` and for a part of a split model.
+/// Errors: as `rf_model_load`; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP`, `RF_LOAD_PACKED_CACHE` and a part of a split model.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_load_memory(
@@ -238,8 +261,8 @@ pub unsafe extern "C" fn rf_model_load_memory(
 ///
 /// Ownership: `*model` is the caller's, to be freed by `rf_model_free`; `reader` and `opts` (may be NULL) are not kept.
 /// Threads: any; `reader->read` and `on_progress` run on the calling thread.
-/// Errors: as `rf_model_load`; `RF_E_IO` if the reader fails; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP` and for a part of a
-///     split model.
+/// Errors: as `rf_model_load`; `RF_E_IO` if the reader fails; `RF_E_UNSUPPORTED` for `RF_LOAD_MMAP`,
+///     `RF_LOAD_PACKED_CACHE` and a part of a split model.
 /// Since: 0.1
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_load_reader(

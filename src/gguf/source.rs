@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use crate::error::{Error, Result};
 
@@ -20,6 +21,14 @@ pub trait Source: Send + Sync {
     }
     /// Fills `buffer` from `offset`; an error if the file ends before.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// When it was last changed, in nanoseconds since 1970; `None` where that is not known.
+    fn modified(&self) -> Option<u64> {
+        None
+    }
+    /// Whether any thread may read, several at a time; else only the one that loads.
+    fn any_thread(&self) -> bool {
+        true
+    }
     /// The whole file, if it lies in memory that may be kept without a copy.
     fn resident(&self) -> Option<Arc<dyn AsRef<[u8]> + Send + Sync>> {
         None
@@ -46,13 +55,17 @@ pub struct FileSource {
     name: String,
     file: File,
     len: u64,
+    modified: Option<u64>,
 }
 
 impl FileSource {
     /// Opens `path`.
     pub fn open(path: &Path) -> Result<FileSource> {
         let (name, file, len) = open(path)?;
-        Ok(FileSource { name, file, len })
+        let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = modified.and_then(|time| u64::try_from(time.as_nanos()).ok());
+        Ok(FileSource { name, file, len, modified })
     }
 }
 
@@ -65,6 +78,9 @@ impl Source for FileSource {
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(buffer, offset).map_err(|e| Error::io(&self.name, e))
+    }
+    fn modified(&self) -> Option<u64> {
+        self.modified
     }
 }
 
@@ -149,6 +165,9 @@ impl<F: Fn(u64, &mut [u8]) -> io::Result<()> + Send + Sync> Source for ReaderSou
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         (self.read)(offset, buffer).map_err(|e| Error::io("<reader>", e))
+    }
+    fn any_thread(&self) -> bool {
+        false // the host's function: it is promised the thread that loads
     }
 }
 

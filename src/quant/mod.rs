@@ -139,14 +139,15 @@ impl TensorType {
     pub fn first_non_finite_scale(self, bytes: &[u8]) -> Option<usize> {
         // Offsets of the half-precision scales of a block.
         let scales: &[usize] = match self {
-            TensorType::F16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
+            TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[0],
             TensorType::IQ4_NL | TensorType::IQ4_XS => &[0],
             TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
             TensorType::Q2_K => &[80, 82],
             TensorType::Q3_K => &[108],
             TensorType::Q6_K => &[208],
-            TensorType::F32 => return bytes.chunks_exact(4).position(|b| b[2] & 0x80 != 0 && b[3] & 0x7f == 0x7f),
-            TensorType::BF16 => return bytes.chunks_exact(2).position(|b| b[0] & 0x80 != 0 && b[1] & 0x7f == 0x7f),
+            TensorType::F32 => return first(bytes, |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+            TensorType::F16 => return first(bytes, |b| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+            TensorType::BF16 => return first(bytes, |b| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
             // The E8M0 scale that stands for "not a number".
             TensorType::MXFP4 => return bytes.chunks_exact(17).position(|b| b[0] == 0xff),
             _ => return None,
@@ -155,4 +156,12 @@ impl TensorType {
         let damaged = |block: &[u8], at: usize| block.get(at + 1).is_some_and(|high| high & 0x7c == 0x7c);
         bytes.chunks_exact(self.format().block_bytes).position(|block| scales.iter().any(|&at| damaged(block, at)))
     }
+}
+
+/// The first element of `bytes` that is `damaged`. All of a chunk are asked before one is looked for, which vectors can do.
+fn first<const N: usize>(bytes: &[u8], damaged: impl Fn([u8; N]) -> bool) -> Option<usize> {
+    const CHUNK: usize = 512;
+    let elements = bytes.as_chunks::<N>().0;
+    let chunk = elements.chunks(CHUNK).position(|chunk| chunk.iter().fold(false, |any, &e| any | damaged(e)))?;
+    elements.iter().skip(chunk * CHUNK).position(|&e| damaged(e)).map(|i| chunk * CHUNK + i)
 }

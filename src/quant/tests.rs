@@ -159,3 +159,21 @@ fn a_type_without_decode_is_refused_by_name() {
     }
     assert!(!message.contains("IQ1_S"), "{message}");
 }
+
+#[test]
+fn what_is_not_finite_is_found_where_it_is() {
+    let numbers = [(TensorType::F32, vec![0x00, 0x00, 0x80, 0xff]), (TensorType::F16, vec![0x01, 0x7c])];
+    for (tensor_type, infinite) in numbers.into_iter().chain([(TensorType::BF16, vec![0x80, 0x7f])]) {
+        let size = infinite.len();
+        // The largest finite number: one less in the exponent.
+        let finite: Vec<u8> = if size == 4 { vec![0xff, 0xff, 0x7f, 0x7f] } else { vec![0x7f, 0x7b] };
+        let good = finite.repeat(2000);
+        assert_eq!(tensor_type.first_non_finite_scale(&good), None);
+        for at in [0, 1, 511, 512, 1023, 1999] {
+            let mut bad = good.clone();
+            bad[at * size..(at + 1) * size].copy_from_slice(&infinite);
+            bad[1999 * size..].copy_from_slice(&infinite);
+            assert_eq!(tensor_type.first_non_finite_scale(&bad), Some(at), "{}", tensor_type.name());
+        }
+    }
+}

@@ -75,6 +75,21 @@ static void test_load(const fixture *f) {
     CHECK_CALL(RF_E_ARGUMENT, rf_model_load(f->engine, "", 0, NULL, &model, &err));
     CHECK_CALL(RF_E_ARGUMENT, rf_model_load(f->engine, "\xff\xfe", RF_STRLEN, NULL, &model, &err));
     CHECK_CALL(RF_E_ARGUMENT, rf_model_load(f->engine, f->path, SIZE_MAX / 2 + 1, NULL, &model, &err));
+    options.flags = RF_LOAD_MMAP | RF_LOAD_PACKED_CACHE; // what is used where it is mapped is not packed
+    CHECK_CALL(RF_E_ARGUMENT, rf_model_load(f->engine, f->path, RF_STRLEN, &options, &model, &err));
+    options.flags = RF_LOAD_PACKED_CACHE;
+    options.packed_cache_dir = "/no/such/folder, nor asked for";
+    options.packed_cache_dir_len = 15; // no cache can be written there: a warning, and a model
+    CHECK_OK(rf_model_load(f->engine, f->path, RF_STRLEN, &options, &model, &err));
+    check_info(model);
+    rf_model_free(model);
+    options.packed_cache_dir = "\xff";
+    options.packed_cache_dir_len = 0;
+    CHECK_CALL(RF_E_ARGUMENT, rf_model_load(f->engine, f->path, RF_STRLEN, &options, &model, &err));
+    options.packed_cache_dir = "/tmp";
+    options.flags = 0;
+    CHECK_CALL(RF_E_ARGUMENT, rf_model_load(f->engine, f->path, RF_STRLEN, &options, &model, &err));
+    options.packed_cache_dir = NULL;
     options.flags = 1u << 31;
     CHECK_CALL(RF_E_UNSUPPORTED, rf_model_load(f->engine, f->path, RF_STRLEN, &options, &model, &err));
 }
@@ -124,6 +139,8 @@ static void test_memory(const fixture *f, const char *bytes, size_t n) {
     rf_model_free(model);
     rf_model_options options = RF_MODEL_OPTIONS_INIT;
     options.flags = RF_LOAD_MMAP;
+    CHECK_CALL(RF_E_UNSUPPORTED, rf_model_load_memory(f->engine, bytes, n, &options, &model, &err));
+    options.flags = RF_LOAD_PACKED_CACHE;
     CHECK_CALL(RF_E_UNSUPPORTED, rf_model_load_memory(f->engine, bytes, n, &options, &model, &err));
     CHECK_CALL(RF_E_FORMAT, rf_model_load_memory(f->engine, "not a model", 11, NULL, &model, &err));
     CHECK_CALL(RF_E_FORMAT, rf_model_load_memory(f->engine, bytes, 0, NULL, &model, &err));

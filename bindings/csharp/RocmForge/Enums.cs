@@ -86,6 +86,8 @@ namespace RocmForge
         None = 0,
         /// <summary>Use the weights where the file is mapped: loads at once, computes more slowly.</summary>
         Mmap = 1,
+        /// <summary>Keep the rearranged weights in a file beside the model: the next load maps it.</summary>
+        PackedCache = 2,
     }
 
     /// <summary>Tokens with a meaning.</summary>

@@ -70,6 +70,8 @@ namespace RocmForge
         public UIntPtr chat_template_len;
         public int gpu_layers;
         public uint reserved;
+        public IntPtr packed_cache_dir;
+        public UIntPtr packed_cache_dir_len;
     }
 
     [StructLayout(LayoutKind.Sequential)]

@@ -46,6 +46,8 @@ namespace RocmForge
         public string ChatTemplate { get; set; }
         /// <summary>Layers to put on GPUs. 0: as many as fit; negative: none.</summary>
         public int GpuLayers { get; set; }
+        /// <summary>Folder of the file of <see cref="LoadFlags.PackedCache"/>. Null: the model's.</summary>
+        public string PackedCacheFolder { get; set; }
 
         internal rf_model_options ToNative(Arena arena)
         {
@@ -55,6 +57,7 @@ namespace RocmForge
             native.tokenizer_json = arena.Text(TokenizerJson, out native.tokenizer_json_len);
             native.chat_template = arena.Text(ChatTemplate, out native.chat_template_len);
             native.gpu_layers = GpuLayers;
+            native.packed_cache_dir = arena.Text(PackedCacheFolder, out native.packed_cache_dir_len);
             return native;
         }
     }

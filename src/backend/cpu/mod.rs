@@ -12,6 +12,7 @@ pub mod matrix;
 pub mod memory;
 mod ops;
 mod pack;
+pub mod packfile;
 mod panels;
 pub mod pool;
 mod rows;
@@ -22,6 +23,7 @@ pub mod vector;
 use std::sync::Arc;
 
 use features::Isa;
+use packfile::{PackFile, Store};
 use pool::Pool;
 
 /// Weights in memory, verbs on the threads of a [`Pool`].
@@ -30,11 +32,18 @@ pub struct CpuBackend {
     isa: Isa,
     /// Rearrange weights at load; else they are used as the file has them.
     packed: bool,
+    /// Where the weights lie.
+    store: Store,
 }
 
 impl CpuBackend {
     /// A backend on `pool` with kernels up to `isa`.
     pub fn new(pool: Arc<Pool>, isa: Isa, packed: bool) -> CpuBackend {
-        CpuBackend { pool, isa, packed }
+        CpuBackend { pool, isa, packed, store: Store::default() }
+    }
+
+    /// The same, which takes packed weights from a file where it has them and keeps in it what it packs.
+    pub fn with_pack_file(self, file: Arc<PackFile>) -> CpuBackend {
+        CpuBackend { store: Store { file: Some(file), ..self.store }, ..self }
     }
 }

@@ -196,7 +196,15 @@ impl Backend for CpuBackend {
         columns: usize,
         data: TensorData,
     ) -> Result<Matrix> {
-        let placed = CpuMatrix::place(tensor_type, rows, columns, &data, self.packed, self.isa, &self.pool)?;
+        let placed = CpuMatrix::place(
+            tensor_type,
+            rows,
+            columns,
+            &data,
+            self.packed.then_some(self.isa),
+            &self.pool,
+            &self.store,
+        )?;
         Ok(Matrix { rows, columns, tensor_type, bytes: placed.bytes(), placed: Box::new(placed) })
     }
 

@@ -32,9 +32,9 @@ pub(super) struct Layout {
     pub head: usize,
     /// Bytes of a tile's scales.
     scales: usize,
-    /// Four numbers, a byte each, from word `i` of a block.
-    read: fn(block: &[u8], i: usize) -> u32,
-    /// The inverse.
+    /// Puts a row's numbers into the planes of all tiles of its block.
+    read: fn(block: &[u8], row: usize, packed: &mut Super),
+    /// Writes four numbers, a byte each, as word `i` of a block.
     write: fn(block: &mut [u8], i: usize, numbers: u32),
     /// Copies a row's scales from its block.
     read_scales: fn(block: &[u8], row: usize, packed: &mut Super),
@@ -42,11 +42,24 @@ pub(super) struct Layout {
     write_scales: fn(block: &mut [u8], row: usize, packed: &View),
 }
 
+/// Bytes of a tile's planes for numbers of so many bits.
+const fn planes_bytes(bits: u32) -> usize {
+    match bits {
+        2 => 128,
+        3 => 192,
+        4 => 256,
+        5 => 320,
+        6 => 384,
+        _ => 512,
+    }
+}
+
 /// The packed form of a block in 16 rows.
 pub(super) struct Super<'a> {
     bytes: &'a mut [u8],
     head: usize,
     tile: usize,
+    scales: usize,
 }
 
 /// The same, to read.
@@ -70,14 +83,7 @@ impl Super<'_> {
 impl Layout {
     /// Bytes of a tile's planes.
     fn planes(&self) -> usize {
-        match self.bits {
-            2 => 128,
-            3 => 192,
-            4 => 256,
-            5 => 320,
-            6 => 384,
-            _ => 512,
-        }
+        planes_bytes(self.bits)
     }
 
     /// Bytes of a tile.
@@ -96,18 +102,14 @@ impl Layout {
     }
 
     /// Packs one block of each of up to 16 rows; the rest of the rows is zero.
-    pub fn pack<'a>(&self, blocks: impl Iterator<Item = &'a [u8]>, packed: &mut [u8]) {
-        packed.fill(0);
-        let mut packed = Super { bytes: packed, head: self.head, tile: self.tile() };
+    pub fn pack<'a>(&self, blocks: impl ExactSizeIterator<Item = &'a [u8]>, packed: &mut [u8]) {
+        if blocks.len() < ROWS {
+            packed.fill(0);
+        }
+        let mut packed = Super { bytes: packed, head: self.head, tile: self.tile(), scales: self.scales };
         for (row, block) in blocks.take(ROWS).enumerate() {
             (self.read_scales)(block, row, &mut packed);
-            for tile in 0..self.tiles {
-                let planes = self.head + tile * self.tile() + self.scales;
-                let planes = &mut packed.bytes[planes..planes + self.planes()];
-                for word in 0..8 {
-                    put(self.bits, planes, row, word, (self.read)(block, tile * 8 + word));
-                }
-            }
+            (self.read)(block, row, &mut packed);
         }
     }
 
@@ -135,25 +137,34 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Writes the numbers of columns `4·word..` of a row into the planes of a tile.
-fn put(bits: u32, planes: &mut [u8], row: usize, word: usize, numbers: u32) {
-    let place = 4 * row;
-    match bits {
-        2 | 3 => {
-            or_word(planes, 64 * (word / 4) + place, (numbers & 0x0303_0303) << (2 * (word % 4)));
-            if bits == 3 {
-                or_word(planes, 128 + place, (numbers >> 2 & 0x0101_0101) << word);
-            }
+/// The numbers of a row in a tile, a byte each, in words of four.
+type Words = [u32; 8];
+
+/// Writes the numbers of a row, `BITS` wide, into the planes of `TILES` tiles. Compiled for each format, so that the words
+/// of a tile are the elements of a vector: loading a model is as quick as this is.
+#[inline(always)]
+fn put<const BITS: u32, const TILES: usize>(row: usize, packed: &mut Super, numbers: impl Fn(usize) -> Words) {
+    for tile in 0..TILES {
+        let planes = &mut packed.bytes[packed.head + tile * packed.tile + packed.scales..];
+        let planes = &mut planes[..planes_bytes(BITS)];
+        let mut set =
+            |plane: usize, word: u32| planes[64 * plane + 4 * row..][..4].copy_from_slice(&word.to_le_bytes());
+        let n = numbers(tile);
+        // Two bits each of four words.
+        let pairs = |n: &[u32], from: u32| (0..4).fold(0, |word, i| word | (n[i] >> from & 0x0303_0303) << (2 * i));
+        // A bit each of eight words.
+        let bits = |from: u32| (0..8).fold(0, |word, i| word | (n[i] >> from & 0x0101_0101) << i);
+        match BITS {
+            2 | 3 => (0..2).for_each(|half| set(half, pairs(&n[4 * half..], 0))),
+            4..=6 => (0..4).for_each(|i| set(i, n[i] & 0x0f0f_0f0f | (n[i + 4] & 0x0f0f_0f0f) << 4)),
+            _ => (0..8).for_each(|i| set(i, n[i])),
         }
-        4..=6 => {
-            or_word(planes, 64 * (word % 4) + place, (numbers & 0x0f0f_0f0f) << (4 * (word / 4)));
-            match bits {
-                5 => or_word(planes, 256 + place, (numbers >> 4 & 0x0101_0101) << word),
-                6 => or_word(planes, 256 + 64 * (word / 4) + place, (numbers >> 4 & 0x0303_0303) << (2 * (word % 4))),
-                _ => {}
-            }
+        match BITS {
+            3 => set(2, bits(2)),
+            5 => set(4, bits(4)),
+            6 => (0..2).for_each(|half| set(4 + half, pairs(&n[4 * half..], 4))),
+            _ => {}
         }
-        _ => or_word(planes, 64 * word + place, numbers),
     }
 }
 
@@ -183,18 +194,35 @@ fn get(bits: u32, planes: &[u8], row: usize, word: usize) -> u32 {
     }
 }
 
+/// `N` words from `at`.
+#[inline(always)]
+fn words<const N: usize>(block: &[u8], at: usize) -> [u32; N] {
+    let bytes = &block[at..at + 4 * N];
+    std::array::from_fn(|i| u32_at(bytes, 4 * i))
+}
+
 /// Numbers in half bytes: words 0..4 in the low halves of 16 bytes from `at`, 4..8 in the high ones.
-fn halves(block: &[u8], at: usize, i: usize) -> u32 {
-    u32_at(block, at + 4 * (i % 4)) >> (4 * (i / 4)) & 0x0f0f_0f0f
+#[inline(always)]
+fn halves(block: &[u8], at: usize) -> Words {
+    let words = words::<4>(block, at);
+    std::array::from_fn(|i| words[i % 4] >> (4 * (i / 4)) & 0x0f0f_0f0f)
 }
 
 fn set_halves(block: &mut [u8], at: usize, i: usize, numbers: u32) {
     or_word(block, at + 4 * (i % 4), (numbers & 0x0f0f_0f0f) << (4 * (i / 4)));
 }
 
-/// Four consecutive bits of the 32 at `at`, one to each byte.
-fn fifth_bits(block: &[u8], at: usize, i: usize) -> u32 {
-    ((u32_at(block, at) >> (4 * i) & 15).wrapping_mul(0x0020_4081) & 0x0101_0101) << 4
+/// The fifth bits of numbers: the 32 bits at `at`, in order.
+#[inline(always)]
+fn fifth_bits(block: &[u8], at: usize) -> Words {
+    let bits = u32_at(block, at);
+    std::array::from_fn(|i| ((bits >> (4 * i) & 15).wrapping_mul(0x0020_4081) & 0x0101_0101) << 4)
+}
+
+/// Numbers from their low bits and their high ones.
+#[inline(always)]
+fn join(low: Words, high: Words) -> Words {
+    std::array::from_fn(|i| low[i] | high[i])
 }
 
 fn set_fifth_bits(block: &mut [u8], at: usize, i: usize, numbers: u32) {
@@ -203,30 +231,40 @@ fn set_fifth_bits(block: &mut [u8], at: usize, i: usize, numbers: u32) {
 }
 
 /// Numbers of Q4_K and Q5_K: two groups of 32 share 32 bytes.
-fn k_halves(block: &[u8], at: usize, i: usize) -> u32 {
-    u32_at(block, at + 32 * (i / 16) + 4 * (i % 8)) >> (4 * (i / 8 % 2)) & 0x0f0f_0f0f
+#[inline(always)]
+fn k_halves(block: &[u8], at: usize, tile: usize) -> Words {
+    words::<8>(block, at + 32 * (tile / 2)).map(|word| word >> (4 * (tile % 2)) & 0x0f0f_0f0f)
 }
 
 fn set_k_halves(block: &mut [u8], at: usize, i: usize, numbers: u32) {
     or_word(block, at + 32 * (i / 16) + 4 * (i % 8), (numbers & 0x0f0f_0f0f) << (4 * (i / 8 % 2)));
 }
 
-/// Two bits a number: within each half of the block, 32 bytes hold four runs of 32.
-fn k_pairs(block: &[u8], at: usize, i: usize) -> u32 {
-    u32_at(block, at + 32 * (i / 32) + 4 * (i % 8)) >> (2 * (i / 8 % 4)) & 0x0303_0303
+/// Two bits a number, shifted by `up`: within each half of the block, 32 bytes hold four runs of 32.
+#[inline(always)]
+fn k_pairs(block: &[u8], at: usize, tile: usize, up: u32) -> Words {
+    words::<8>(block, at + 32 * (tile / 4)).map(|word| (word >> (2 * (tile % 4)) & 0x0303_0303) << up)
 }
 
 fn set_k_pairs(block: &mut [u8], at: usize, i: usize, numbers: u32) {
     or_word(block, at + 32 * (i / 32) + 4 * (i % 8), (numbers & 0x0303_0303) << (2 * (i / 8 % 4)));
 }
 
-/// One bit a number: bit `g` of 32 bytes belongs to group `g` of 32.
-fn k_bit(block: &[u8], at: usize, i: usize) -> u32 {
-    u32_at(block, at + 4 * (i % 8)) >> (i / 8) & 0x0101_0101
+/// One bit a number, shifted by `up`: bit `g` of 32 bytes belongs to group `g` of 32.
+#[inline(always)]
+fn k_bit(block: &[u8], at: usize, tile: usize, up: u32) -> Words {
+    words::<8>(block, at).map(|word| (word >> tile & 0x0101_0101) << up)
 }
 
 fn set_k_bit(block: &mut [u8], at: usize, i: usize, bits: u32) {
     or_word(block, at + 4 * (i % 8), (bits & 0x0101_0101) << (i / 8));
+}
+
+/// The low four bits of Q6_K.
+#[inline(always)]
+fn q6_k_halves(block: &[u8], tile: usize) -> Words {
+    let (at, shift) = q6_k_low(8 * tile);
+    words::<8>(block, at).map(|word| word >> shift & 0x0f0f_0f0f)
 }
 
 /// Where word `i` of Q6_K has its low four bits: byte and shift.
@@ -337,7 +375,7 @@ macro_rules! simple {
             bits: $bits,
             head: 0,
             scales: 32 * $halfs,
-            read: $read,
+            read: |block, row, packed| put::<$bits, 1>(row, packed, |_| $read(block)),
             write: $write,
             read_scales: read_halfs::<$halfs>,
             write_scales: write_halfs::<$halfs>,
@@ -346,25 +384,25 @@ macro_rules! simple {
 }
 
 static LAYOUTS: &[Layout] = &[
-    simple!(Q4_0, 4, 1, |b, i| halves(b, 2, i), |b, i, n| set_halves(b, 2, i, n)),
-    simple!(Q4_1, 4, 2, |b, i| halves(b, 4, i), |b, i, n| set_halves(b, 4, i, n)),
-    simple!(Q5_0, 5, 1, |b, i| halves(b, 6, i) | fifth_bits(b, 2, i), |b, i, n| {
+    simple!(Q4_0, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
+    simple!(Q4_1, 4, 2, |b| halves(b, 4), |b, i, n| set_halves(b, 4, i, n)),
+    simple!(Q5_0, 5, 1, |b| join(halves(b, 6), fifth_bits(b, 2)), |b, i, n| {
         set_halves(b, 6, i, n);
         set_fifth_bits(b, 2, i, n);
     }),
-    simple!(Q5_1, 5, 2, |b, i| halves(b, 8, i) | fifth_bits(b, 4, i), |b, i, n| {
+    simple!(Q5_1, 5, 2, |b| join(halves(b, 8), fifth_bits(b, 4)), |b, i, n| {
         set_halves(b, 8, i, n);
         set_fifth_bits(b, 4, i, n);
     }),
-    simple!(Q8_0, 8, 1, |b, i| u32_at(b, 2 + 4 * i), |b, i, n| or_word(b, 2 + 4 * i, n)),
-    simple!(IQ4_NL, 4, 1, |b, i| halves(b, 2, i), |b, i, n| set_halves(b, 2, i, n)),
+    simple!(Q8_0, 8, 1, |b| words(b, 2), |b, i, n| or_word(b, 2 + 4 * i, n)),
+    simple!(IQ4_NL, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
     Layout {
         tensor_type: TensorType::MXFP4,
         tiles: 1,
         bits: 4,
         head: 0,
         scales: 16,
-        read: |b, i| halves(b, 1, i),
+        read: |b, row, packed| put::<4, 1>(row, packed, |_| halves(b, 1)),
         write: |b, i, n| set_halves(b, 1, i, n),
         read_scales: |b, row, packed| packed.tile::<1>(0, 0, row)[0] = b[0],
         write_scales: |b, row, packed| b[0] = packed.bytes[row],
@@ -375,7 +413,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 2,
         head: 64,
         scales: 32,
-        read: |b, i| k_pairs(b, 16, i),
+        read: |b, row, packed| put::<2, 8>(row, packed, |t| k_pairs(b, 16, t, 0)),
         write: |b, i, n| set_k_pairs(b, 16, i, n),
         read_scales: |b, row, packed| read_16::<2>(b, row, packed, 0, 80),
         write_scales: |b, row, packed| write_16::<2>(b, row, packed, 0, 80),
@@ -386,7 +424,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 3,
         head: 32,
         scales: 32,
-        read: |b, i| k_pairs(b, 32, i) | k_bit(b, 0, i) << 2,
+        read: |b, row, packed| put::<3, 8>(row, packed, |t| join(k_pairs(b, 32, t, 0), k_bit(b, 0, t, 2))),
         write: |b, i, n| {
             set_k_pairs(b, 32, i, n);
             set_k_bit(b, 0, i, n >> 2);
@@ -400,7 +438,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 4,
         head: 64,
         scales: 32,
-        read: |b, i| k_halves(b, 16, i),
+        read: |b, row, packed| put::<4, 8>(row, packed, |t| k_halves(b, 16, t)),
         write: |b, i, n| set_k_halves(b, 16, i, n),
         read_scales: read_k4,
         write_scales: write_k4,
@@ -411,7 +449,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 5,
         head: 64,
         scales: 32,
-        read: |b, i| k_halves(b, 48, i) | k_bit(b, 16, i) << 4,
+        read: |b, row, packed| put::<5, 8>(row, packed, |t| join(k_halves(b, 48, t), k_bit(b, 16, t, 4))),
         write: |b, i, n| {
             set_k_halves(b, 48, i, n);
             set_k_bit(b, 16, i, n >> 4);
@@ -425,10 +463,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 6,
         head: 32,
         scales: 32,
-        read: |b, i| {
-            let (at, shift) = q6_k_low(i);
-            u32_at(b, at) >> shift & 0x0f0f_0f0f | k_pairs(b, 128, i) << 4
-        },
+        read: |b, row, packed| put::<6, 8>(row, packed, |t| join(q6_k_halves(b, t), k_pairs(b, 128, t, 4))),
         write: |b, i, n| {
             let (at, shift) = q6_k_low(i);
             or_word(b, at, (n & 0x0f0f_0f0f) << shift);
@@ -443,7 +478,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 4,
         head: 32,
         scales: 16,
-        read: |b, i| halves(b, 8 + 16 * (i / 8), i % 8),
+        read: |b, row, packed| put::<4, 8>(row, packed, |t| halves(b, 8 + 16 * t)),
         write: |b, i, n| set_halves(b, 8 + 16 * (i / 8), i % 8, n),
         read_scales: read_iq4_xs,
         write_scales: write_iq4_xs,
@@ -453,6 +488,23 @@ static LAYOUTS: &[Layout] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What these bytes are, files of packed weights say: if this fails, raise `VERSION` in `packfile`, and then this hash.
+    #[test]
+    fn packed_bytes_are_those_of_the_version() {
+        let mut all = Vec::new();
+        for layout in LAYOUTS {
+            let rows: Vec<Vec<u8>> = (0..ROWS)
+                .map(|r| {
+                    (0..layout.tensor_type.format().block_bytes).map(|i| (i * 29 + r * 83 + i * i) as u8).collect()
+                })
+                .collect();
+            let from = all.len();
+            all.resize(from + layout.block(), 0);
+            layout.pack(rows.iter().map(Vec::as_slice), &mut all[from..]);
+        }
+        assert_eq!(crate::xxh64::xxh64(&all, 0), 0xb7c9_2f77_dcb9_9748);
+    }
 
     #[test]
     fn packing_is_lossless() {

@@ -5,6 +5,11 @@
 //! takes part, and at the end waits only for tasks that somebody has claimed: a worker that the
 //! operating system has not scheduled yet is never waited for. Idle workers spin for a moment, since
 //! the next run of a step is microseconds away, and then park.
+//!
+//! A worker that loses its core in the middle of a task makes the caller wait for as long as the system lets others run, a few
+//! milliseconds, which is more than a step may take. Where another process wants the core, that happens in every one of
+//! the system's slices, and two threads would be slower than one. So a worker that was waited for while it had no core
+//! rests for a while, the longer the more often that happens, and its work is done by those who have one.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -23,6 +28,15 @@ const WORKER_SPIN: Duration = Duration::from_micros(80);
 const CALLER_SPIN: Duration = Duration::from_micros(200);
 /// How long a run waits for that of another thread: longer than runs take, shorter than a thread without a core waits.
 const TURN_WAIT: Duration = Duration::from_millis(2);
+/// A worker that had no core for this long while it was waited for rests. Longer than what interrupts and the system's own
+/// threads take, shorter than a slice of the system's (3 ms).
+const LOST: Duration = Duration::from_millis(1);
+/// How long it rests the first time, and at most: against that a wait of a slice is little, and a neighbour that has
+/// gone is noticed within a second.
+const REST: Duration = Duration::from_millis(16);
+const LONGEST_REST: Duration = Duration::from_millis(1024);
+/// A worker that is waited for again this soon after a rest has the same neighbour still, and rests twice as long.
+const SAME_NEIGHBOUR: Duration = Duration::from_millis(50);
 /// Turns of a spin loop between two looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
 
@@ -128,6 +142,8 @@ struct Workers {
 struct Shared {
     board: Line<Board>,
     done: Line<Done>,
+    /// What is known of each worker.
+    states: Vec<Line<WorkerState>>,
     /// Held during a run.
     turn: parking_lot::Mutex<()>,
 }
@@ -149,6 +165,17 @@ struct Board {
     parked: AtomicUsize,
     gate: Mutex<()>,
     work: Condvar,
+    /// Where workers rest; only the end of the pool cuts it short.
+    rest: Condvar,
+}
+
+/// What is known of a worker.
+#[derive(Default)]
+struct WorkerState {
+    /// It takes part in a run.
+    at_work: AtomicBool,
+    /// It is to rest before it takes part in another.
+    to_rest: AtomicBool,
 }
 
 /// Where the end of work is reported.
@@ -202,6 +229,7 @@ impl Workers {
                 parked: AtomicUsize::new(0),
                 gate: Mutex::new(()),
                 work: Condvar::new(),
+                rest: Condvar::new(),
             }),
             done: Line(Done {
                 pending: AtomicUsize::new(0),
@@ -209,6 +237,7 @@ impl Workers {
                 gate: Mutex::new(()),
                 all: Condvar::new(),
             }),
+            states: (0..count).map(|_| Line(WorkerState::default())).collect(),
             turn: parking_lot::Mutex::new(()),
         });
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
@@ -223,7 +252,7 @@ impl Workers {
                     if pinned {
                         affinity::pin(i);
                     }
-                    shared.work();
+                    shared.work(&shared.states[i - 1].0);
                 })
                 .map_err(|source| Error::io(format!("cannot start the thread {name} of {count}"), source))?;
             workers.handles.push(handle);
@@ -240,7 +269,7 @@ impl Workers {
         let job = Job { task, n, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
         shared.announce(&job);
         shared.take_part();
-        shared.wait_for_all();
+        shared.wait_for_all(&self.handles);
         drop(turn);
         job.rethrow();
     }
@@ -252,6 +281,7 @@ impl Drop for Workers {
         board.stopping.store(true, Ordering::SeqCst);
         drop(lock(&board.gate)); // whoever saw `stopping` unset under the gate is waiting by now
         board.work.notify_all();
+        board.rest.notify_all();
         for handle in self.handles.drain(..) {
             // A worker cannot panic (tasks are caught); there is nobody to tell if it did.
             let _ = handle.join();
@@ -314,21 +344,51 @@ impl Shared {
     }
 
     /// Waits for the tasks that others have claimed.
-    fn wait_for_all(&self) {
+    fn wait_for_all(&self, handles: &[JoinHandle<()>]) {
         let done = &self.done.0;
         if spin(CALLER_SPIN, || done.pending.load(Ordering::Acquire) == 0) {
             return;
         }
+        let began = Instant::now();
+        let waited_for: Vec<_> = (self.states.iter().zip(handles))
+            .filter(|(state, _)| state.0.at_work.load(Ordering::Relaxed))
+            .filter_map(|(state, handle)| Some((state, handle, cpu_time::of(handle)?)))
+            .collect();
         let mut gate = lock(&done.gate);
         done.caller_sleeps.store(true, Ordering::SeqCst);
         while done.pending.load(Ordering::SeqCst) != 0 {
             gate = done.all.wait(gate).unwrap_or_else(PoisonError::into_inner);
         }
         done.caller_sleeps.store(false, Ordering::Relaxed);
+        drop(gate);
+        let waited = began.elapsed();
+        for (state, handle, before) in waited_for {
+            // Who computed all the time had a long task, not a busy core.
+            let computed = cpu_time::of(handle).and_then(|now| now.checked_sub(before));
+            if computed.is_some_and(|computed| waited.saturating_sub(computed) > LOST) {
+                state.0.to_rest.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Keeps a worker out of runs for a while.
+    fn rest(&self, duration: Duration) {
+        let board = &self.board.0;
+        let end = Instant::now() + duration;
+        let mut gate = lock(&board.gate);
+        while !board.stopping.load(Ordering::SeqCst) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            gate = board.rest.wait_timeout(gate, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// A worker's life.
-    fn work(&self) {
+    fn work(&self, state: &WorkerState) {
+        let mut rest = REST;
+        let mut rested = None;
         let board = &self.board.0;
         let called = || board.claims.load(Ordering::SeqCst) as u32 != 0 || board.stopping.load(Ordering::SeqCst);
         loop {
@@ -343,7 +403,16 @@ impl Shared {
             if board.stopping.load(Ordering::Relaxed) {
                 return;
             }
+            if state.to_rest.swap(false, Ordering::Relaxed) {
+                let again = rested.is_some_and(|end: Instant| end.elapsed() < SAME_NEIGHBOUR);
+                rest = if again { LONGEST_REST.min(2 * rest) } else { REST };
+                self.rest(rest);
+                rested = Some(Instant::now());
+                continue;
+            }
+            state.at_work.store(true, Ordering::Relaxed);
             self.take_part();
+            state.at_work.store(false, Ordering::Relaxed);
         }
     }
 }
@@ -368,6 +437,36 @@ impl Job<'_> {
         if let Some(payload) = self.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
             resume_unwind(payload);
         }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod cpu_time {
+    //! How long a thread has computed.
+
+    use std::os::unix::thread::JoinHandleExt;
+    use std::thread::JoinHandle;
+    use std::time::Duration;
+
+    /// The time that a thread of ours has had a core; `None` where the system does not tell.
+    pub fn of(handle: &JoinHandle<()>) -> Option<Duration> {
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a thread that is not joined, which its handle shows, and two places to write to.
+        let told = unsafe {
+            libc::pthread_getcpuclockid(handle.as_pthread_t(), &mut clock) == 0
+                && libc::clock_gettime(clock, &mut time) == 0
+        };
+        told.then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod cpu_time {
+    //! Elsewhere nobody tells.
+
+    pub fn of(_: &std::thread::JoinHandle<()>) -> Option<std::time::Duration> {
+        None
     }
 }
 

@@ -16,7 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use rocmforge::backend::cpu::features::Isa;
 use rocmforge::backend::stages::Stages;
-use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions};
+use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions, PackedCache};
 use rocmforge::placement::GpuChoice;
 use rocmforge::{Error, Result};
 
@@ -77,6 +77,9 @@ struct ModelArgs {
     /// Use the weights where the file is mapped
     #[arg(long)]
     mmap: bool,
+    /// Keep packed weights in a file beside the model, or in DIR: the next load is quicker
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, conflicts_with = "mmap")]
+    packed_cache: Option<Option<PathBuf>>,
     /// Use no newer instructions than these
     #[arg(long, value_enum)]
     isa: Option<IsaCap>,
@@ -136,6 +139,11 @@ impl ModelArgs {
         };
         let options = ModelOptions {
             mapped: self.mmap,
+            packed_cache: match &self.packed_cache {
+                None => PackedCache::Off,
+                Some(None) => PackedCache::BesideModel,
+                Some(Some(folder)) => PackedCache::Folder(folder),
+            },
             pre: self.pre.as_deref(),
             gpu_layers: self.gpu_layers,
             stages,

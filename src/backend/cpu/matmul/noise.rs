@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::backend::cpu::features::Isa;
 use crate::backend::cpu::matrix::Matrix;
+use crate::backend::cpu::packfile::Store;
 use crate::backend::cpu::pool::Pool;
 use crate::load::TensorBytes;
 use crate::quant::TensorType;
@@ -64,5 +65,6 @@ pub fn place(
     pool: &Pool,
 ) -> Matrix {
     let bytes = TensorBytes::new(Arc::new(bytes.to_vec()), 0, bytes.len()).expect("inside");
-    Matrix::place(tensor_type, rows, columns, &bytes.into(), packed, isa, pool).expect("a matrix")
+    Matrix::place(tensor_type, rows, columns, &bytes.into(), packed.then_some(isa), pool, &Store::default())
+        .expect("a matrix")
 }

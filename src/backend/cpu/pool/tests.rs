@@ -61,6 +61,32 @@ fn workers_take_part_park_and_wake() {
     }
 }
 
+/// A task that sleeps has no core, as one whose core another process has.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_worker_that_lost_its_core_rests_and_comes_back() {
+    let pool = Pool::new(2).unwrap();
+    let here = thread::current().id();
+    on_every_thread(&pool, |_| {
+        if thread::current().id() != here {
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let began = Instant::now();
+    while began.elapsed() < REST / 2 {
+        let others = AtomicUsize::new(0);
+        pool.run(8, &|_| {
+            others.fetch_add(usize::from(thread::current().id() != here), Ordering::Relaxed);
+        });
+        // Once this thread itself lost its core, nobody knows what time it is.
+        if began.elapsed() < REST / 2 {
+            assert_eq!(others.into_inner(), 0, "the worker did not rest");
+        }
+    }
+    // Ends only when the worker takes part again.
+    on_every_thread(&pool, |_| {});
+}
+
 #[test]
 fn a_busy_pool_leaves_the_run_to_its_caller() {
     let pool = Pool::new(3).unwrap();
