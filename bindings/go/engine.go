@@ -14,6 +14,7 @@ const (
 	ISAScalar     ISA = C.RF_ISA_SCALAR      // portable code only
 	ISAAVX2       ISA = C.RF_ISA_AVX2        // at most AVX2, FMA and F16C
 	ISAAVX512VNNI ISA = C.RF_ISA_AVX512_VNNI // at most AVX-512 with VNNI
+	ISAAMX        ISA = C.RF_ISA_AMX         // at most AMX with bf16, beside AVX-512
 )
 
 // EngineOptions says how to make an engine. Zero means the default in every field.

@@ -54,6 +54,8 @@ namespace RocmForge
         Avx2 = 2,
         /// <summary>AVX-512 with VNNI.</summary>
         Avx512Vnni = 3,
+        /// <summary>AMX with bf16, beside AVX-512.</summary>
+        Amx = 4,
     }
 
     /// <summary>How much a log message matters.</summary>

@@ -12,7 +12,6 @@ use super::acts::Acts;
 use super::amx;
 use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
-use super::features::Isa;
 use super::matmul::{Job, matmul};
 use super::matrix::Matrix as CpuMatrix;
 use super::rows::Rows;
@@ -26,8 +25,8 @@ use crate::quant::TensorType;
 const ROW_TILE: usize = 8;
 /// Rows of one task of attention: a page of keys and values is used for all of them.
 const QUERY_TILE: usize = 16;
-/// The same on AMX at most: it converts a page before it is used.
-const AMX_QUERY_TILE: usize = 128;
+/// The same in bf16 at most: a page is converted before it is used.
+const BF16_QUERY_TILE: usize = 128;
 
 /// The activations of a step.
 struct Work {
@@ -56,7 +55,7 @@ struct Work {
     logits: Vec<f32>,
     /// For each thread; a task takes one that is free.
     scratches: Vec<Mutex<Scratch>>,
-    /// The same for prompts on AMX; none where it is not used.
+    /// The same for prompts in bf16; none where the processor does not multiply that.
     tile_scratches: Vec<Mutex<amx::attention::Scratch>>,
 }
 
@@ -217,7 +216,7 @@ impl Backend for CpuBackend {
         let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
         let widest = s.n_embd.max(n_q).max(s.n_ff);
         let group = s.n_head / s.n_head_kv;
-        let on_tiles = self.isa == Isa::Amx && !s.exact && s.rows >= amx::LEAST_ROWS;
+        let on_tiles = amx::attention::serves(self.isa) && !s.exact && s.rows >= amx::LEAST_ROWS;
         Ok(Workspace(Box::new(Work {
             shape: s,
             n: 0,
@@ -235,7 +234,7 @@ impl Backend for CpuBackend {
                 .map(|_| Scratch::new(s.head_dim, QUERY_TILE.min(s.rows) * group).map(Mutex::new))
                 .collect::<Result<Vec<_>>>()?,
             tile_scratches: (0..if on_tiles { self.pool.threads() } else { 0 })
-                .map(|_| amx::attention::Scratch::new(s.head_dim, AMX_QUERY_TILE.min(s.rows) * group).map(Mutex::new))
+                .map(|_| amx::attention::Scratch::new(s.head_dim, BF16_QUERY_TILE.min(s.rows) * group).map(Mutex::new))
                 .collect::<Result<Vec<_>>>()?,
         })))
     }
@@ -364,7 +363,7 @@ impl Backend for CpuBackend {
             // Two tasks for each thread, if tiles of 32 rows are as many.
             let wanted = (2 * self.pool.threads()).div_ceil(s.n_head_kv);
             let height = match on_tiles {
-                true => span.rows.len().div_ceil(wanted).next_multiple_of(32).min(AMX_QUERY_TILE),
+                true => span.rows.len().div_ceil(wanted).next_multiple_of(32).min(BF16_QUERY_TILE),
                 false => QUERY_TILE,
             };
             for tile in (0..span.rows.len()).step_by(height) {
@@ -395,8 +394,7 @@ impl Backend for CpuBackend {
                 let scores = Scores { scale: args.scale, softcap: args.softcap };
                 if *on_tiles {
                     let mut scratch = free(tile_scratches);
-                    // SAFETY: there is such scratch only where AMX was detected.
-                    return unsafe { amx::attention::attend(&mut queries, &|p| heads.page(p), scores, &mut scratch) };
+                    return amx::attention::attend(self.isa, &mut queries, &|p| heads.page(p), scores, &mut scratch);
                 }
                 attention::attend(self.isa, &mut queries, &|p| heads.page(p), scores, &mut free(scratches));
             });

@@ -1,4 +1,4 @@
-//! Attention of many queries on AMX.
+//! Attention of many queries in bf16, on AMX or on vectors.
 //!
 //! Everything is transposed, so that lanes are queries and nothing is summed across lanes: scores are `K·Qᵀ`, a row for
 //! each token; their exponentials pair up by tokens into the weights of the second product as they come; and the result is
@@ -13,11 +13,12 @@ use std::ops::Range;
 use half::f16;
 
 use super::super::attention::{HeadPage, HeadPages, Query, Scores};
+use super::super::features::Isa;
 use super::super::memory::AlignedBuf;
 use super::super::vector::F32x16;
 use super::super::vector::kernels::softcap_lanes;
 use super::unfold::{LESS, pairs, round_halves, round_row, rounded_pairs, transpose};
-use super::unit::{Amx, Block, Configured, Rows, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
+use super::unit::{Amx, Block, Configured, Rows, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit, Vectors};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
 
@@ -118,23 +119,32 @@ impl Scratch {
     }
 }
 
+/// Whether `isa` attends in bf16.
+pub(in super::super) fn serves(isa: Isa) -> bool {
+    isa == Isa::Amx || isa == Isa::Avx512Vnni && Isa::has_bf16()
+}
+
 /// As [`attention::attend`](super::super::attention::attend), for keys and values in half precision.
 ///
-/// # Safety
-/// [`Isa::Amx`](super::super::features::Isa::Amx).
-///
 /// # Panics
-/// If a query, a result or a page does not have the head size of `scratch`, or pages are float32.
-pub(in super::super) unsafe fn attend(
+/// If a query, a result or a page does not have the head size of `scratch`, pages are float32, or `isa` does not
+/// [serve](serves).
+pub(in super::super) fn attend(
+    isa: Isa,
     queries: &mut [Query<'_>],
     pages: &HeadPages<'_, '_>,
     scores: Scores,
     scratch: &mut Scratch,
 ) {
-    // SAFETY: as demanded.
+    assert!(serves(isa), "{} does not attend in bf16", isa.name());
+    // SAFETY: the instruction sets were detected.
     unsafe {
-        let _configured = Configured::new();
-        attend_with::<Amx>(queries, pages, scores, scratch);
+        if isa == Isa::Amx {
+            let _configured = Configured::new();
+            attend_with::<Amx>(queries, pages, scores, scratch);
+        } else {
+            attend_with::<Vectors>(queries, pages, scores, scratch);
+        }
     }
 }
 

@@ -38,16 +38,17 @@ fn can_unfold() -> bool {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum On {
     Emulated,
+    Vectors,
     Amx,
 }
 
 /// The units to try.
 fn units() -> Vec<On> {
     if Isa::detect() == Isa::Amx {
-        return vec![On::Emulated, On::Amx];
+        return vec![On::Emulated, On::Vectors, On::Amx];
     }
-    eprintln!("SKIPPED: AMX itself; the emulated unit runs");
-    vec![On::Emulated]
+    eprintln!("SKIPPED: AMX itself; the emulated unit runs, and that on vectors");
+    vec![On::Emulated, On::Vectors]
 }
 
 fn multiply_on(unit: On, matrix: &Matrix, tiles: &Tiles, out: &mut [f32], bias: Option<&[f32]>, accumulate: bool) {
@@ -58,6 +59,7 @@ fn multiply_on(unit: On, matrix: &Matrix, tiles: &Tiles, out: &mut [f32], bias: 
         let groups = 0..matrix.rows().div_ceil(ROWS);
         match unit {
             On::Emulated => multiply_with::<unit::Emulated>(matrix, tiles, groups, target),
+            On::Vectors => multiply_with::<unit::Vectors>(matrix, tiles, groups, target),
             On::Amx => multiply(matrix, tiles, groups, target),
         }
     }
@@ -261,7 +263,8 @@ mod attending {
                 let pages = |p| cache.page(p);
                 match unit {
                     On::Emulated => attend_with::<unit::Emulated>(&mut queries, &pages, scores, &mut scratch),
-                    On::Amx => attend(&mut queries, &pages, scores, &mut scratch),
+                    On::Vectors => attend(Isa::Avx512Vnni, &mut queries, &pages, scores, &mut scratch),
+                    On::Amx => attend(Isa::Amx, &mut queries, &pages, scores, &mut scratch),
                 }
             }
             let mut largest = 0f64;

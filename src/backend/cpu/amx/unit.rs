@@ -5,6 +5,7 @@
 //! (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.)
 
 use std::arch::asm;
+use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// Rows of a tile: rows of activations, or pairs of columns of weights.
@@ -205,6 +206,72 @@ impl Unit for Amx {
             }
         }
     }
+}
+
+/// The same on vectors with AVX-512 BF16, for attention on processors without AMX.
+pub struct Vectors;
+
+impl Unit for Vectors {
+    #[inline(always)]
+    unsafe fn begin(block: &Block) {
+        let height = if block.rows == Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+        for row in (0..height).filter(|_| !block.add) {
+            // SAFETY: as demanded.
+            unsafe { block.sums.byte_add(row * block.sums_stride).write_bytes(0, 2 * TILE_ROWS) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add(block: &Block, steps: Range<usize>) {
+        let height = if block.rows == Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+        for row in (0..height).step_by(VECTOR_ROWS) {
+            // SAFETY: as demanded.
+            unsafe { add_rows(block, row, steps.clone()) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end(_: &Block) {}
+}
+
+/// Rows of activations whose sums are in registers at once: two vectors of sums for each, which hide the latency of a product.
+const VECTOR_ROWS: usize = 8;
+
+/// Adds the products of [`VECTOR_ROWS`] rows of activations: a pair of them, in all lanes, serves both groups.
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn add_rows(block: &Block, row: usize, steps: Range<usize>) {
+    // SAFETY: as `Unit::add` demands.
+    unsafe {
+        let sums = |i: usize| block.sums.byte_add((row + i) * block.sums_stride);
+        let mut totals = [[_mm512_setzero_ps(); 2]; VECTOR_ROWS];
+        for (i, totals) in totals.iter_mut().enumerate() {
+            *totals = [_mm512_loadu_ps(sums(i)), _mm512_loadu_ps(sums(i).add(TILE_ROWS))];
+        }
+        let x = block.x.add(row / TILE_ROWS * block.x_next + row % TILE_ROWS * TILE_WIDTH);
+        for step in steps {
+            let (x, w) = (x.add(step * TILE_BYTES), block.w.add(step * TILE_BYTES));
+            for pair in 0..TILE_ROWS {
+                let w = w.add(pair * TILE_WIDTH);
+                let w = [load_pairs(w), load_pairs(w.add(block.w_next))];
+                for (i, totals) in totals.iter_mut().enumerate() {
+                    let x = x.add(i * TILE_WIDTH).cast::<i32>().add(pair).read_unaligned();
+                    let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(x));
+                    *totals = [_mm512_dpbf16_ps(totals[0], w[0], x), _mm512_dpbf16_ps(totals[1], w[1], x)];
+                }
+            }
+        }
+        for (i, totals) in totals.into_iter().enumerate() {
+            _mm512_storeu_ps(sums(i), totals[0]);
+            _mm512_storeu_ps(sums(i).add(TILE_ROWS), totals[1]);
+        }
+    }
+}
+
+/// 16 pairs of bf16.
+#[inline(always)]
+unsafe fn load_pairs(w: *const u8) -> __m512bh {
+    // SAFETY: as the caller's; a vector is as well one of bf16 as one of integers.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(w.cast())) }
 }
 
 /// The same without the unit.
