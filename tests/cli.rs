@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::{model_path, need, shared_path};
+use rocmforge::backend::cpu::features::Isa;
 use rocmforge::quant::TensorType;
 use rocmforge::synth::{Mix, Shape, write_model};
 use serde_json::Value;
@@ -37,19 +38,22 @@ fn perplexity_is_llama_cpps() {
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(golden).expect("readable")).expect("JSON");
     for name in MODELS {
         let Some(model) = model_path(name) else { continue };
-        let found: f64 =
-            run(&["perplexity", text(&model), text(&file), "-c", "512", "-w", "16"]).trim().parse().expect("a number");
         let peers = golden["perplexity"][name].as_object().expect("golden perplexities");
-        for (kernels, peer) in peers {
-            let peer = peer.as_f64().expect("a number");
-            println!(
-                "{name}: perplexity {found}, llama.cpp's {peer} ({kernels}), {:+.2} %",
-                (found / peer - 1.0) * 100.0
-            );
-            assert!(
-                (found / peer - 1.0).abs() < 0.005,
-                "{name}: perplexity {found}, llama.cpp's {kernels} give {peer}"
-            );
+        for isa in Isa::available().filter(|&isa| isa != Isa::Scalar).map(Isa::name) {
+            let args =
+                ["perplexity", text(&model), text(&file), "-c", "512", "-w", "16", "--gpu", "none", "--isa", isa];
+            let found: f64 = run(&args).trim().parse().expect("a number");
+            for (kernels, peer) in peers {
+                let peer = peer.as_f64().expect("a number");
+                println!(
+                    "{name}, {isa}: perplexity {found}, llama.cpp's {peer} ({kernels}), {:+.2} %",
+                    (found / peer - 1.0) * 100.0
+                );
+                assert!(
+                    (found / peer - 1.0).abs() < 0.005,
+                    "{name}, {isa}: perplexity {found}, llama.cpp's {kernels} give {peer}"
+                );
+            }
         }
     }
 }

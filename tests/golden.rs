@@ -8,8 +8,10 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{argmax, cpu_engine, golden, golden_models, ids, load, numbers, top10};
-use rocmforge::engine::{Model, ModelOptions};
+use common::{argmax, golden, golden_models, ids, load, numbers, top10};
+use rocmforge::backend::cpu::features::Isa;
+use rocmforge::engine::{Engine, EngineOptions, Model, ModelOptions};
+use rocmforge::placement::GpuChoice;
 use rocmforge::session::{Session, SessionOptions};
 use serde_json::Value;
 
@@ -18,8 +20,10 @@ fn session(model: &Arc<Model>, reference: bool) -> Session {
     Session::new(model.clone(), options).expect("a session")
 }
 
-fn load_on_cpu(path: &Path) -> Arc<Model> {
-    cpu_engine().load(path, ModelOptions::default()).unwrap_or_else(|e| panic!("{e}"))
+fn load_on_cpu(path: &Path, isa: Isa) -> Arc<Model> {
+    let options = EngineOptions { isa: Some(isa), gpus: Some(GpuChoice::None), ..Default::default() };
+    let engine = Arc::new(Engine::new(options).expect("an engine"));
+    engine.load(path, ModelOptions::default()).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The cases that have a prompt: without one (an empty text, and no BOS) there is nothing to compute.
@@ -42,8 +46,8 @@ fn prompts_have_llama_cpps_tokens() {
 
 /// Shows the logits that follow the prompt (step 0) and each golden token: `each(step, golden token, logits)`.
 ///
-/// One pass with all tokens at once: logits do not depend on how many tokens a step has (a test of the kernels), so
-/// this is what decoding token by token gives for as long as the greedy paths agree.
+/// One pass with all tokens at once: this is what decoding token by token gives, but for other roundings, for as long as the
+/// greedy paths agree.
 fn follow(session: &mut Session, case: &Value, each: &mut dyn FnMut(usize, u32, &[f32])) {
     let prompt = ids(&case["prompt_ids"]);
     let continuation = ids(&case["gen_ids"]);
@@ -98,52 +102,71 @@ fn reference_mode_is_within_0_02_of_float32() {
     }
 }
 
+/// The models that golden data exists for, with each instruction set's kernels, and where the engine puts them by default.
+fn each_kernels(each: &mut dyn FnMut(&str, &str, &Arc<Model>)) {
+    for (name, path) in golden_models() {
+        each(name, "default", &load(&path));
+        for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
+            each(name, isa.name(), &load_on_cpu(&path, isa));
+        }
+    }
+}
+
 #[test]
 fn default_kernels_keep_the_greedy_path() {
-    for (name, path) in golden_models() {
-        let Some(golden) = golden(&format!("{name}.float32")) else { continue };
-        let model = load(&path);
+    each_kernels(&mut |name, kernels, model| {
+        let Some(golden) = golden(&format!("{name}.float32")) else { return };
         let mut furthest = 0.0f32;
         for case in cases(&golden) {
             let mut greedy = Greedy::new(name, case, 0.5);
-            follow(&mut session(&model, false), case, &mut |step, token, logits| {
+            follow(&mut session(model, false), case, &mut |step, token, logits| {
                 greedy.check(step, token, logits);
                 let under = logits[argmax(logits) as usize] - logits[token as usize];
                 furthest = furthest.max(under);
                 assert!(
                     under < 0.6,
-                    "{name}, {}: the golden token of step {step} is {under} under our best",
+                    "{name}, {kernels}, {}: the golden token of step {step} is {under} under our best",
                     case["name"]
                 );
             });
         }
-        println!("{name}: default kernels, furthest golden token {furthest:.4} under our best");
-    }
+        println!("{name}: {kernels} kernels, furthest golden token {furthest:.4} under our best");
+    });
 }
 
-/// Decoding token by token goes the same way as the pass above: on the CPU, where a row's bits do not depend on how many
-/// rows a step has. (GPUs have kernels of their own for one row, for few and for many, which add up in other orders.)
+/// Decoding token by token goes the same way as a pass over all tokens: on the CPU. (GPUs have kernels of their own for one
+/// row, for few and for many, which add up in other orders.) Where the processor multiplies bf16, steps of many rows are rounded
+/// otherwise than steps of one, so that only clear decisions are the same; else a row's bits do not depend on the rows beside it.
 #[test]
 fn greedy_decoding_is_the_teacher_forced_path() {
     let Some(path) = common::model_path("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
-    let model = load_on_cpu(&path);
-    let prompt = model.tokenize("Once upon a time", true, false).expect("tokens");
-    let mut one = session(&model, false);
-    one.decode(&prompt).expect("decode");
-    let mut tokens = prompt.clone();
-    for _ in 0..24 {
-        let next = argmax(one.logits().expect("logits"));
-        tokens.push(next);
-        one.decode(&[next]).expect("decode");
-    }
-    let mut all = session(&model, false);
-    all.decode_each(&tokens, &mut |i, logits| {
-        if i + 1 >= prompt.len() && i + 1 < tokens.len() {
-            assert_eq!(argmax(logits), tokens[i + 1], "token {i}");
+    for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
+        let model = load_on_cpu(&path, isa);
+        let same_bits = isa == Isa::Avx2 || !Isa::has_bf16();
+        let prompt = model.tokenize("Once upon a time", true, false).expect("tokens");
+        let mut one = session(&model, false);
+        one.decode(&prompt).expect("decode");
+        let mut tokens = prompt.clone();
+        for _ in 0..24 {
+            let next = argmax(one.logits().expect("logits"));
+            tokens.push(next);
+            one.decode(&[next]).expect("decode");
         }
-    })
-    .expect("decode");
-    assert_eq!(all.logits().expect("logits"), one.logits().expect("logits"), "the same bits");
+        let mut all = session(&model, false);
+        all.decode_each(&tokens, &mut |i, logits| {
+            if i + 1 >= prompt.len() && i + 1 < tokens.len() {
+                let (best, chosen) = (logits[argmax(logits) as usize], logits[tokens[i + 1] as usize]);
+                let allowed = if same_bits { 0.0 } else { 0.25 };
+                assert!(best - chosen <= allowed, "token {i}: {chosen} is chosen, {best} is best, with {isa:?}");
+            }
+        })
+        .expect("decode");
+        let (a, b) = (all.logits().expect("logits"), one.logits().expect("logits"));
+        if same_bits {
+            assert_eq!(a, b, "the same bits");
+        }
+        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1.0), "logits are far from each other");
+    }
 }
 
 /// Mean absolute error of the ten logits of all cases.
@@ -158,18 +181,20 @@ fn mean_error(oracle: &Value, logit_of: &mut dyn FnMut(usize, u32) -> Option<f32
 /// The CPU's kernels, as llama.cpp's figures are those of its CPU kernels.
 #[test]
 fn default_kernels_err_no_more_than_llama_cpps() {
-    for (name, path) in golden_models() {
+    each_kernels(&mut |name, kernels, model| {
+        if kernels == "default" {
+            return; // on a GPU, perhaps
+        }
         let (Some(oracle), Some(peer)) = (
             golden(&format!("{name}.float32")),
             common::shared().join(format!("golden/{name}.json")).exists().then(|| golden(name)).flatten(),
         ) else {
-            continue; // an F32 file has no quantised kernels to compare with
+            return; // an F32 file has no quantised kernels to compare with
         };
-        let model = load_on_cpu(&path);
         let logits: Vec<Vec<f32>> = cases(&oracle)
             .iter()
             .map(|case| {
-                let mut session = session(&model, false);
+                let mut session = session(model, false);
                 session.decode(&ids(&case["prompt_ids"])).expect("decode");
                 session.logits().expect("logits").to_vec()
             })
@@ -181,7 +206,7 @@ fn default_kernels_err_no_more_than_llama_cpps() {
         };
         let theirs = mean_error(&oracle, &mut |i, id| peer_logit(i, id));
         let ours = mean_error(&oracle, &mut |i, id| peer_logit(i, id).map(|_| logits[i][id as usize]));
-        println!("{name}: mean error of the ten logits {ours:.4}, llama.cpp's {theirs:.4}");
-        assert!(ours <= theirs, "{name}: mean error {ours}, llama.cpp's {theirs}");
-    }
+        println!("{name}: {kernels}, mean error of the ten logits {ours:.4}, llama.cpp's {theirs:.4}");
+        assert!(ours <= theirs, "{name}: {kernels}, mean error {ours}, llama.cpp's {theirs}");
+    });
 }

@@ -9,7 +9,9 @@
 //! A worker that loses its core in the middle of a task makes the caller wait for as long as the system lets others run, a few
 //! milliseconds, which is more than a step may take. Where another process wants the core, that happens in every one of
 //! the system's slices, and two threads would be slower than one. So a worker that was waited for while it had no core
-//! rests for a while, the longer the more often that happens, and its work is done by those who have one.
+//! rests for a while, the longer the more often that happens, and its work is done by those who have one. (That it was another
+//! process and not the host of a virtual machine, which takes cores from the caller just as well, the system's count of
+//! preemptions says.)
 
 use std::any::Any;
 use std::cell::Cell;
@@ -389,6 +391,7 @@ impl Shared {
     fn work(&self, state: &WorkerState) {
         let mut rest = REST;
         let mut rested = None;
+        let mut preemptions = preempted::Count::new();
         let board = &self.board.0;
         let called = || board.claims.load(Ordering::SeqCst) as u32 != 0 || board.stopping.load(Ordering::SeqCst);
         loop {
@@ -403,7 +406,7 @@ impl Shared {
             if board.stopping.load(Ordering::Relaxed) {
                 return;
             }
-            if state.to_rest.swap(false, Ordering::Relaxed) {
+            if state.to_rest.swap(false, Ordering::Relaxed) && preemptions.grew() {
                 let again = rested.is_some_and(|end: Instant| end.elapsed() < SAME_NEIGHBOUR);
                 rest = if again { LONGEST_REST.min(2 * rest) } else { REST };
                 self.rest(rest);
@@ -467,6 +470,53 @@ mod cpu_time {
 
     pub fn of(_: &std::thread::JoinHandle<()>) -> Option<std::time::Duration> {
         None
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod preempted {
+    //! How often the system has taken the core from a thread.
+
+    /// The count when it was last asked for.
+    pub struct Count(libc::c_long);
+
+    impl Count {
+        /// That of the calling thread, now.
+        pub fn new() -> Count {
+            Count(now())
+        }
+
+        /// Whether it has grown since it was last asked for, on the same thread.
+        pub fn grew(&mut self) -> bool {
+            let before = std::mem::replace(&mut self.0, now());
+            self.0 != before
+        }
+    }
+
+    fn now() -> libc::c_long {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: a place to write to, which holds a valid value (zeros) before.
+        unsafe {
+            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            usage.assume_init().ru_nivcsw
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod preempted {
+    //! Elsewhere no thread is told to rest.
+
+    pub struct Count;
+
+    impl Count {
+        pub fn new() -> Count {
+            Count
+        }
+
+        pub fn grew(&mut self) -> bool {
+            false
+        }
     }
 }
 

@@ -90,7 +90,7 @@ fn float_and_exact_products_agree_with_decoded_weights() {
 
 #[test]
 fn halves_of_many_rows_agree_with_weights_and_activations_in_bf16() {
-    let isa = Isa::detect();
+    let isa = Isa::detect().vectors();
     if !Isa::has_bf16() {
         eprintln!("SKIPPED: this processor has no AVX512_BF16");
         return;
