@@ -71,6 +71,11 @@
 // `rf_engine_options.isa`: at most AVX-512 with VNNI.
 #define RF_ISA_AVX512_VNNI 3
 
+// `rf_engine_options.isa`: at most AMX with bf16, beside AVX-512. An engine that may use AMX asks Linux to permit it to the
+// process. From then on `sigaltstack` demands at least `sysconf(_SC_MINSIGSTKSZ)` bytes in every thread, about 11 KiB: a
+// host that installs smaller alternate stacks caps the engine at `RF_ISA_AVX512_VNNI`.
+#define RF_ISA_AMX 4
+
 // A log message for those who look into the engine.
 #define RF_LOG_DEBUG 1
 

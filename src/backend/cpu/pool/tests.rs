@@ -61,28 +61,50 @@ fn workers_take_part_park_and_wake() {
     }
 }
 
-/// A task that sleeps has no core, as one whose core another process has.
-#[test]
+/// Whether the worker of a pool of two stays away for `time`.
 #[cfg(target_os = "linux")]
-fn a_worker_that_lost_its_core_rests_and_comes_back() {
-    let pool = Pool::new(2).unwrap();
+fn worker_rests(pool: &Pool, time: Duration) -> bool {
     let here = thread::current().id();
-    on_every_thread(&pool, |_| {
-        if thread::current().id() != here {
-            thread::sleep(Duration::from_millis(50));
-        }
-    });
     let began = Instant::now();
-    while began.elapsed() < REST / 2 {
+    while began.elapsed() < time {
         let others = AtomicUsize::new(0);
         pool.run(8, &|_| {
             others.fetch_add(usize::from(thread::current().id() != here), Ordering::Relaxed);
         });
         // Once this thread itself lost its core, nobody knows what time it is.
-        if began.elapsed() < REST / 2 {
-            assert_eq!(others.into_inner(), 0, "the worker did not rest");
+        if began.elapsed() < time && others.into_inner() > 0 {
+            return false;
         }
     }
+    true
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_worker_whose_core_another_thread_has_rests_and_comes_back() {
+    let pool = Pool::new(2).unwrap();
+    let here = thread::current().id();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            affinity::pin(1);
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        on_every_thread(&pool, |_| {
+            if thread::current().id() != here {
+                affinity::pin(1);
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_millis(80) {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let rests = worker_rests(&pool, REST / 2);
+        over.store(true, Ordering::Relaxed);
+        assert!(rests, "the worker did not rest");
+    });
     // Ends only when the worker takes part again.
     on_every_thread(&pool, |_| {});
 }
