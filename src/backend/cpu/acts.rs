@@ -10,7 +10,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
-use super::amx::{self, Tiles};
+use super::amx::rows::{LEAST_ROWS, Tiles};
 use super::features::Isa;
 use super::floats::round_row;
 use super::memory::AlignedBuf;
@@ -68,7 +68,7 @@ impl Acts {
     /// Room for `rows` rows of up to `columns` elements, as the products of `isa` want them.
     pub fn new(rows: usize, columns: usize, isa: Isa) -> Result<Acts> {
         let width = columns.next_multiple_of(BLOCK);
-        let on_tiles = isa == Isa::Amx && rows >= amx::LEAST_ROWS;
+        let on_tiles = isa == Isa::Amx && rows >= LEAST_ROWS;
         let on_vectors = isa == Isa::Avx512Vnni && rows >= BF16_ROWS && Isa::has_bf16();
         let elements = rows
             .checked_mul(width)
@@ -135,7 +135,7 @@ impl Acts {
     /// Rounds all rows to bf16 in tiles, unless that is done, where there are enough of them to be multiplied by AMX.
     pub(super) fn tile(&mut self, pool: &Pool) {
         let (n, columns) = (self.n, self.columns);
-        if self.tiled || n < amx::LEAST_ROWS {
+        if self.tiled || n < LEAST_ROWS {
             return;
         }
         if let Some(tiles) = &mut self.tiles {

@@ -9,9 +9,8 @@
 use std::arch::x86_64::*;
 
 use super::features::Isa;
-use super::kernels::fetch;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Simd};
+use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
 use crate::quant::TensorType;
 
 /// The element type of a float row.

@@ -5,11 +5,9 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Simd};
+use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
 use super::tiles::{self, Tile};
 use crate::backend::cpu::acts::{Acts, BLOCK, BlockScale};
 use crate::quant::TensorType;
@@ -26,11 +24,6 @@ pub(super) struct Quantized {
     /// The weights are not in a cache yet: fetch what comes after them.
     ahead: bool,
 }
-
-/// How far ahead of their use weights are fetched, in bytes: further than the processor looks by itself, and past the end
-/// of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are 4 KB;
-/// 8 KB were the fastest of 1 to 16.
-const AHEAD: usize = 8192;
 
 impl Quantized {
     /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
@@ -71,15 +64,6 @@ pub(super) struct Kernel {
     pub isa: Isa,
     /// For each of [`WIDTHS`].
     pub run: [PackedKernel; 4],
-}
-
-/// Asks for the `bytes` of memory that lie [`AHEAD`] of `at`.
-#[inline(always)]
-pub(super) unsafe fn fetch(at: *const u8, bytes: usize) {
-    for line in 0..bytes.div_ceil(64) {
-        // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 64 * line).cast()) };
-    }
 }
 
 #[inline(always)]

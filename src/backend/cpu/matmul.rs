@@ -4,7 +4,7 @@
 //! all rows of activations, so that weights are read once and activations stay in the cache. A result does not depend
 //! on the number of threads, nor on how many rows of activations there are, but where the processor multiplies bf16 and
 //! there are enough rows: weights in F16 and BF16 from [`BF16_ROWS`](super::acts::BF16_ROWS) rows on, and on AMX all weights
-//! from [`amx::LEAST_ROWS`] on.
+//! from [`amx::rows::LEAST_ROWS`] on.
 
 use std::cell::RefCell;
 

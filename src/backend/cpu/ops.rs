@@ -216,7 +216,7 @@ impl Backend for CpuBackend {
         let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
         let widest = s.n_embd.max(n_q).max(s.n_ff);
         let group = s.n_head / s.n_head_kv;
-        let on_tiles = amx::attention::serves(self.isa) && !s.exact && s.rows >= amx::LEAST_ROWS;
+        let on_tiles = amx::attention::serves(self.isa) && !s.exact && s.rows >= amx::rows::LEAST_ROWS;
         Ok(Workspace(Box::new(Work {
             shape: s,
             n: 0,
@@ -359,7 +359,7 @@ impl Backend for CpuBackend {
         for span in &batch.spans {
             let pages = span.pages.iter().map(|page| CpuPage::of(page)).collect::<Result<Vec<_>>>()?;
             let pages: Arc<[&CpuPage]> = pages.into();
-            let on_tiles = !work.tile_scratches.is_empty() && span.rows.len() >= amx::LEAST_ROWS;
+            let on_tiles = !work.tile_scratches.is_empty() && span.rows.len() >= amx::rows::LEAST_ROWS;
             // Two tasks for each thread, if tiles of 32 rows are as many.
             let wanted = (2 * self.pool.threads()).div_ceil(s.n_head_kv);
             let height = match on_tiles {

@@ -8,6 +8,20 @@
 
 use std::arch::x86_64::*;
 
+/// How far ahead of their use weights are fetched, in bytes: further than the processor looks by itself, and past the end
+/// of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are 4 KB;
+/// 8 KB were the fastest of 1 to 16.
+const AHEAD: usize = 8192;
+
+/// Asks for the `bytes` of memory that lie [`AHEAD`] of `at`.
+#[inline(always)]
+pub(super) unsafe fn fetch(at: *const u8, bytes: usize) {
+    for line in 0..bytes.div_ceil(64) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 64 * line).cast()) };
+    }
+}
+
 pub(super) trait Simd: Copy {
     /// Integers: four bytes a lane.
     type I: Copy;

@@ -9,31 +9,28 @@
 //! Weights stay packed in memory. A task unfolds up to [`UNFOLDED`] bytes of them, groups of 16 rows by up to [`CHUNK`]
 //! columns, into scratch that its second-level cache holds. Then it takes 32 rows of activations at a time, which the
 //! first-level cache holds, and multiplies them by pairs of these groups. Unfolding costs about 60 cycles for 16 rows × 32
-//! columns, as much as the products of 60 rows of activations: it is why [`LEAST_ROWS`] rows are the least.
+//! columns, as much as the products of 60 rows of activations: it is why [`LEAST_ROWS`](rows::LEAST_ROWS) rows are the least.
 //!
 //! What bounds it, on a Sapphire Rapids core: the unit needs 64 bytes a cycle for its peak with four tiles of sums. It gets
 //! about 100 from the first-level cache, 48 from the second, 10 from the third.
 
 pub(super) mod attention;
+pub(super) mod rows;
 mod unfold;
 mod unit;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
-use unfold::{Pair, round_row, unfolder};
+use rows::{Line, Tiles};
+use unfold::{Pair, unfolder};
 use unit::{Amx, Block, Configured, TILE_BYTES, TILE_ROWS, Unit};
 
 use super::floats::Float;
 use super::matrix::Matrix;
-use super::memory::AlignedBuf;
 use super::pack::{COLUMNS, Layout, ROWS};
-use super::pool::Pool;
 use super::rows::Rows;
-use crate::error::Result;
 
-/// Fewer rows of activations are faster on vectors.
-pub(super) const LEAST_ROWS: usize = 16;
 /// Tasks of each thread: a task is the better the more groups it has for 32 rows of activations.
 pub(super) const TASKS_PER_THREAD: usize = 2;
 /// Columns of a chain of products at most; a multiple of every format's block.
@@ -43,56 +40,9 @@ const UNFOLDED: usize = 512 << 10;
 /// Rows of weights of a pair of groups.
 const PAIR_ROWS: usize = 2 * ROWS;
 
-/// A row of a tile in memory.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-struct Line([u8; 64]);
-
 thread_local! {
     /// Unfolded groups, and two groups that are packed where they are used.
     static SCRATCH: RefCell<(Vec<Line>, [Vec<u8>; 2])> = const { RefCell::new((Vec::new(), [Vec::new(), Vec::new()])) };
-}
-
-/// Rows of activations in bf16: `[rows / 16][columns / 32]` tiles of 16 × 32, filled up with zeros.
-pub(super) struct Tiles {
-    memory: AlignedBuf,
-    rows: usize,
-    columns: usize,
-}
-
-impl Tiles {
-    /// Room for `rows` rows of `columns` elements, or fewer rows of more.
-    pub fn new(rows: usize, columns: usize) -> Result<Tiles> {
-        let bytes =
-            rows.next_multiple_of(TILE_ROWS).saturating_mul(columns.next_multiple_of(COLUMNS)).saturating_mul(2);
-        Ok(Tiles { memory: AlignedBuf::zeroed(bytes)?, rows: 0, columns: 0 })
-    }
-
-    /// Rounds `[rows][columns]` values.
-    ///
-    /// # Safety
-    /// AVX-512 with BF16.
-    pub unsafe fn round(&mut self, pool: &Pool, values: &[f32], rows: usize, columns: usize) {
-        (self.rows, self.columns) = (rows, columns);
-        let (blocks, block) = (rows.div_ceil(TILE_ROWS), columns.div_ceil(COLUMNS) * TILE_BYTES);
-        let tiles = Rows::new(&mut self.memory.as_mut_slice()[..blocks * block], block);
-        pool.run(blocks, &|i| {
-            // SAFETY: each block is written by one task.
-            let out = unsafe { tiles.row(i) };
-            if (i + 1) * TILE_ROWS > rows {
-                out.fill(0);
-            }
-            for (r, row) in values.chunks_exact(columns).skip(i * TILE_ROWS).take(TILE_ROWS).enumerate() {
-                // SAFETY: row `r` of each of the block's tiles; the instruction set as demanded.
-                unsafe { round_row(row, 1.0, out.as_mut_ptr().add(r * size_of::<Line>())) };
-            }
-        });
-    }
-
-    /// Bytes of 16 rows.
-    fn block(&self) -> usize {
-        self.columns.div_ceil(COLUMNS) * TILE_BYTES
-    }
 }
 
 /// Where products go.

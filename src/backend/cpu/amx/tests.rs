@@ -5,6 +5,7 @@ use half::bf16;
 use super::*;
 use crate::backend::cpu::features::Isa;
 use crate::backend::cpu::matmul::noise::{Noise, place, random_rows};
+use crate::backend::cpu::pool::Pool;
 use crate::quant::TensorType;
 
 const TYPES: [TensorType; 15] = [

@@ -1,0 +1,58 @@
+//! Rows of activations as the tile unit wants them.
+
+use super::super::memory::AlignedBuf;
+use super::super::pack::COLUMNS;
+use super::super::pool::Pool;
+use super::super::rows::Rows;
+use super::unfold::round_row;
+use super::unit::{TILE_BYTES, TILE_ROWS};
+use crate::error::Result;
+
+/// Fewer rows of activations are faster on vectors.
+pub(in super::super) const LEAST_ROWS: usize = 16;
+/// A row of a tile in memory.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub(super) struct Line(pub [u8; 64]);
+
+/// Rows of activations in bf16: `[rows / 16][columns / 32]` tiles of 16 × 32, filled up with zeros.
+pub(in super::super) struct Tiles {
+    pub(super) memory: AlignedBuf,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+impl Tiles {
+    /// Room for `rows` rows of `columns` elements, or fewer rows of more.
+    pub fn new(rows: usize, columns: usize) -> Result<Tiles> {
+        let bytes =
+            rows.next_multiple_of(TILE_ROWS).saturating_mul(columns.next_multiple_of(COLUMNS)).saturating_mul(2);
+        Ok(Tiles { memory: AlignedBuf::zeroed(bytes)?, rows: 0, columns: 0 })
+    }
+
+    /// Rounds `[rows][columns]` values.
+    ///
+    /// # Safety
+    /// AVX-512 with BF16.
+    pub unsafe fn round(&mut self, pool: &Pool, values: &[f32], rows: usize, columns: usize) {
+        (self.rows, self.columns) = (rows, columns);
+        let (blocks, block) = (rows.div_ceil(TILE_ROWS), columns.div_ceil(COLUMNS) * TILE_BYTES);
+        let tiles = Rows::new(&mut self.memory.as_mut_slice()[..blocks * block], block);
+        pool.run(blocks, &|i| {
+            // SAFETY: each block is written by one task.
+            let out = unsafe { tiles.row(i) };
+            if (i + 1) * TILE_ROWS > rows {
+                out.fill(0);
+            }
+            for (r, row) in values.chunks_exact(columns).skip(i * TILE_ROWS).take(TILE_ROWS).enumerate() {
+                // SAFETY: row `r` of each of the block's tiles; the instruction set as demanded.
+                unsafe { round_row(row, 1.0, out.as_mut_ptr().add(r * size_of::<Line>())) };
+            }
+        });
+    }
+
+    /// Bytes of 16 rows.
+    pub(super) fn block(&self) -> usize {
+        self.columns.div_ceil(COLUMNS) * TILE_BYTES
+    }
+}
