@@ -13,7 +13,7 @@ int main(int argc, char **argv) try {
 
     rocmforge::GenerateOptions generate;
     generate.max_tokens = 256;
-    const char *question = argc > 2 ? argv[2] : "What is the capital of France?";
+    const char *question = argc > 2 ? argv[2] : "What is the capital of France? Answer briefly.";
     for (const rocmforge::Piece &piece : session.chat({{"user", question}}, generate)) {
         std::cout << piece.text << std::flush;
     }

@@ -9,7 +9,7 @@ using RocmForge;
 
 static partial class Tests
 {
-    private const string Question = "What is the capital of France?";
+    private const string Question = "What is the capital of France? Answer briefly.";
 
     private static string modelPath, folder;
     private static Engine engine;
