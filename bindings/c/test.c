@@ -14,7 +14,7 @@
 #define CHECK_OK(call) check_ok(__LINE__, #call, (call), &err)
 
 enum { ANSWER = 24 };
-static const char MESSAGES[] = "[{\"role\": \"user\", \"content\": \"What is the capital of France? Answer briefly.\"}]";
+static const char MESSAGES[] = "[{\"role\": \"user\", \"content\": \"In which city is the Eiffel Tower?\"}]";
 
 static void fail(int line, const char *what, const char *why) {
     fprintf(stderr, "test.c:%d: %s: %s\n", line, what, why ? why : "does not hold");

@@ -13,7 +13,7 @@ int main(int argc, char **argv) try {
 
     rocmforge::GenerateOptions generate;
     generate.max_tokens = 256;
-    const char *question = argc > 2 ? argv[2] : "What is the capital of France? Answer briefly.";
+    const char *question = argc > 2 ? argv[2] : "In which city is the Eiffel Tower?";
     for (const rocmforge::Piece &piece : session.chat({{"user", question}}, generate)) {
         std::cout << piece.text << std::flush;
     }

@@ -28,7 +28,7 @@ extern "C" rf_status __wrap_rf_session_next(rf_session *session, rf_piece *piece
     return status;
 }
 
-static const std::vector<Message> QUESTION = {{"user", "What is the capital of France? Answer briefly."}};
+static const std::vector<Message> QUESTION = {{"user", "In which city is the Eiffel Tower?"}};
 
 [[noreturn]] static void fail(int line, const char *what) {
     std::fprintf(stderr, "test.cpp:%d: %s does not hold\n", line, what);

@@ -74,7 +74,7 @@ func TestGenerateOptions(t *testing.T) {
 		if options.MaxTokens == 0 {
 			options.MaxTokens = 40
 		}
-		text, _, err := join(session.Chat(context.Background(), ask("What is the capital of France? Answer briefly."), &options))
+		text, _, err := join(session.Chat(context.Background(), ask("In which city is the Eiffel Tower?"), &options))
 		must(t, err)
 		return text, session.Finish()
 	}

@@ -88,7 +88,7 @@ func wantCode(t *testing.T, err error, code Code, words ...string) {
 func TestChatStreams(t *testing.T) {
 	session := newSession(t)
 	options := &GenerateOptions{Sampler: greedy(t), MaxTokens: 64}
-	text, pieces, err := join(session.Chat(context.Background(), ask("What is the capital of France? Answer briefly."), options))
+	text, pieces, err := join(session.Chat(context.Background(), ask("In which city is the Eiffel Tower?"), options))
 	must(t, err)
 	if !strings.Contains(text, "Paris") || strings.Contains(text, "<|im_") || pieces < 3 {
 		t.Fatalf("%d pieces: %q", pieces, text)
@@ -191,7 +191,7 @@ func TestCancelMidway(t *testing.T) {
 		t.Fatalf("%q + %q, want %q", text, rest, whole)
 	}
 	options.IgnoreEnd = false
-	answer, _, err := join(session.Chat(context.Background(), ask("What is the capital of France? Answer briefly."), options))
+	answer, _, err := join(session.Chat(context.Background(), ask("In which city is the Eiffel Tower?"), options))
 	must(t, err)
 	if !strings.Contains(answer, "Paris") {
 		t.Fatalf("%q", answer)
@@ -279,7 +279,7 @@ func TestDamagedFile(t *testing.T) {
 }
 
 func TestGoroutinesOnOneModel(t *testing.T) {
-	france := "What is the capital of France? Answer briefly."
+	france := "In which city is the Eiffel Tower?"
 	questions := []string{france, "Tell me a story about a dragon.", "What is two plus two?"}
 	options := &GenerateOptions{Sampler: greedy(t), MaxTokens: 60}
 	want := make([]string, len(questions))
@@ -343,7 +343,7 @@ func TestCloseInAnyOrder(t *testing.T) {
 	must(t, err)
 	text := ""
 	options := &GenerateOptions{Sampler: sampler}
-	for piece, err := range session.Chat(context.Background(), ask("What is the capital of France? Answer briefly."), options) {
+	for piece, err := range session.Chat(context.Background(), ask("In which city is the Eiffel Tower?"), options) {
 		must(t, err)
 		text += piece
 		must(t, session.Close()) // freed after the loop
@@ -382,7 +382,7 @@ func TestFinalizers(t *testing.T) {
 		session, err := model.NewSession(&SessionOptions{Context: 256})
 		must(t, err)
 		options := &GenerateOptions{Sampler: greedy(t)}
-		return session.Chat(context.Background(), ask("What is the capital of France? Answer briefly."), options)
+		return session.Chat(context.Background(), ask("In which city is the Eiffel Tower?"), options)
 	}()
 	text := ""
 	for piece, err := range stream {

@@ -13,7 +13,7 @@ static rf_status check(rf_status status, rf_error **err) {
 
 int main(int argc, char **argv) {
     if (argc < 2) return fprintf(stderr, "usage: %s MODEL.gguf [QUESTION]\n", argv[0]), 2;
-    const char *question = argc > 2 ? argv[2] : "What is the capital of France? Answer briefly.";
+    const char *question = argc > 2 ? argv[2] : "In which city is the Eiffel Tower?";
     rf_error *err;
     rf_engine *engine;
     rf_model *model;

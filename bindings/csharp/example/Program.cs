@@ -11,7 +11,7 @@ static class Program
         if (args.Length < 1) { Console.Error.WriteLine("usage: Program MODEL.gguf [QUESTION]"); return 2; }
         try
         {
-            Answer(args[0], args.Length > 1 ? args[1] : "What is the capital of France? Answer briefly.").GetAwaiter().GetResult();
+            Answer(args[0], args.Length > 1 ? args[1] : "In which city is the Eiffel Tower?").GetAwaiter().GetResult();
             return 0;
         }
         catch (RocmForgeException e)

@@ -9,7 +9,7 @@ using RocmForge;
 
 static partial class Tests
 {
-    private const string Question = "What is the capital of France? Answer briefly.";
+    private const string Question = "In which city is the Eiffel Tower?";
 
     private static string modelPath, folder;
     private static Engine engine;

@@ -38,7 +38,7 @@ func main() {
 	if len(os.Args) < 2 {
 		log.Fatalf("usage: %s MODEL.gguf [QUESTION]", os.Args[0])
 	}
-	question := "What is the capital of France? Answer briefly."
+	question := "In which city is the Eiffel Tower?"
 	if len(os.Args) > 2 {
 		question = os.Args[2]
 	}
