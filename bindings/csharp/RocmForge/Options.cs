@@ -90,7 +90,8 @@ namespace RocmForge
     {
         /// <summary>Ways to choose.</summary>
         public SamplerFlags Flags { get; set; }
-        /// <summary>The same seed, session, library and machine give the same text.</summary>
+        /// <summary>The same seed, session, library and machine give the same text, if the tokens before were computed
+        /// in the same steps.</summary>
         public ulong Seed { get; set; }
         /// <summary>Divides the logits. 0: 0.8.</summary>
         public float Temperature { get; set; }
