@@ -18,26 +18,7 @@ use rocmforge::backend::cpu::memory::AlignedBuf;
 use rocmforge::backend::cpu::packfile::Store;
 use rocmforge::backend::cpu::pool::Pool;
 use rocmforge::load::TensorBytes;
-use rocmforge::quant::TensorType;
-
-const TYPES: [TensorType; 16] = [
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q8_0,
-    TensorType::Q2_K,
-    TensorType::Q3_K,
-    TensorType::Q4_K,
-    TensorType::Q5_K,
-    TensorType::Q6_K,
-    TensorType::IQ4_NL,
-    TensorType::IQ4_XS,
-    TensorType::MXFP4,
-];
+use rocmforge::quant::{FORMATS, TensorType};
 
 /// Inputs of the matrices.
 const COLUMNS: usize = 2048;
@@ -272,7 +253,8 @@ fn main() {
             "{:8} {:>10} {:>5}   {:>9} {:>5}   {:>9} {:>5}   {:>9} {:>5}",
             "", "1 row GB/s", "%", "8 rows", "%", "32 rows", "%", "512 rows", "%"
         );
-        for tensor_type in TYPES.iter().filter(|t| wanted(t)) {
+        let types = FORMATS.iter().filter(|format| format.decode.is_some()).map(|format| &format.tensor_type);
+        for tensor_type in types.filter(|t| wanted(t)) {
             let row = tensor_type.row_bytes(COLUMNS).expect("whole blocks");
             let large = matrix(*tensor_type, STREAMED / row, isa, &pool);
             let gbps = large.bytes() as f64 / product(&large, 1, isa, &pool, 5);

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
+use super::simd::{Avx2, Avx512Vnni, Simd, fetch, halves_to_bf16};
 use crate::quant::TensorType;
 
 /// The element type of a float row.
@@ -313,15 +313,12 @@ pub(super) static BF16_KERNELS: [[Bf16Kernel; 4]; BF16_GROUPS] = [
 /// AVX-512 with BF16, the pairs at `group`, and room for them at `out`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 pub(super) unsafe fn round_group(group: *const u8, pairs: usize, out: *mut u8) {
-    // SAFETY: as the caller's; a vector is as well one of bf16 as one of integers.
+    // SAFETY: as the caller's.
     unsafe {
         for c in 0..pairs {
             let w = group.add(c * 4 * ROWS);
             fetch(w, 4 * ROWS);
-            let low = _mm512_cvtph_ps(_mm256_loadu_si256(w.cast()));
-            let high = _mm512_cvtph_ps(_mm256_loadu_si256(w.add(2 * ROWS).cast()));
-            let w = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(out.add(c * 4 * ROWS).cast(), w);
+            _mm512_storeu_si512(out.add(c * 4 * ROWS).cast(), halves_to_bf16(_mm512_loadu_si512(w.cast())));
         }
     }
 }

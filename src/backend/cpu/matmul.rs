@@ -17,6 +17,7 @@ use super::floats::{
 };
 use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
+use super::memory::Line;
 use super::pack::{COLUMNS, Layout, ROWS};
 use super::panels::{self, Panels, Unfolded, panels};
 use super::pool::Pool;
@@ -62,11 +63,6 @@ thread_local! {
     static UNFOLDED: RefCell<(Vec<Unfolded>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-/// A cache line, which no vector of a panel then straddles.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
 /// Room for `bytes` bytes at the beginning of cache lines.
 fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
     lines.resize(lines.len().max(bytes.div_ceil(size_of::<Line>())), Line([0; 64]));
@@ -77,14 +73,15 @@ fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
 /// activations, not by quantised or rounded ones.
 pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: bool) {
     let on_tiles = |job: &Job| isa == Isa::Amx && !exact && amx::multiplies(job.matrix);
-    if jobs.iter().any(&on_tiles) {
+    if jobs.iter().any(on_tiles) {
         acts.tile(pool);
     }
-    if !exact && (acts.tiles().is_none() || !jobs.iter().all(on_tiles)) {
-        if jobs.iter().any(|job| kernel(job.matrix.tensor_type(), isa).is_some()) {
+    let tiled = acts.tiles().is_some();
+    for job in jobs.iter().filter(|job| !(exact || tiled && on_tiles(job))) {
+        if kernel(job.matrix.tensor_type(), isa).is_some() {
             acts.quantize(isa, pool);
         }
-        if jobs.iter().any(|job| job.matrix.packed_floats().is_some_and(|float| float != Float::F32)) {
+        if job.matrix.packed_floats().is_some_and(|float| float != Float::F32) {
             acts.round(isa, pool);
         }
     }

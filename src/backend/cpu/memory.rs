@@ -22,6 +22,11 @@ const HUGE_PAGE: usize = 2 << 20;
 /// What a [`Slabs`] maps at a time.
 const SLAB: usize = 32 << 20;
 
+/// A cache line, for memory of which no vector straddles two.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub [u8; ALIGNMENT]);
+
 /// Zeroed bytes, aligned to 64.
 pub struct AlignedBuf {
     start: NonNull<u8>,

@@ -22,6 +22,23 @@ pub(super) unsafe fn fetch(at: *const u8, bytes: usize) {
     }
 }
 
+/// Two vectors as one of 32 bf16, in order, rounded to nearest even.
+#[inline(always)]
+pub(super) unsafe fn to_bf16(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller enables AVX-512 BF16; a vector is as well one of bf16 as one of integers.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// The same of 32 numbers in half precision.
+#[inline(always)]
+pub(super) unsafe fn halves_to_bf16(halves: __m512i) -> __m512i {
+    // SAFETY: as above.
+    unsafe {
+        let low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+        to_bf16(low, _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves)))
+    }
+}
+
 pub(super) trait Simd: Copy {
     /// Integers: four bytes a lane.
     type I: Copy;

@@ -641,24 +641,4 @@ mod tests {
             }
         }
     }
-
-    /// Prints the speed of packing on one core; `cargo test --release -- --ignored --nocapture planes`.
-    #[test]
-    #[ignore = "measures"]
-    fn speed() {
-        for tensor_type in served() {
-            let (n, columns) = (512, 8192);
-            let planes = Planes::of(tensor_type, n, columns).expect("planes");
-            let file = noise(n * tensor_type.row_bytes(columns).expect("whole blocks"), 9);
-            let mut pieces: Vec<Vec<u8>> = planes.row_bytes.iter().map(|row| vec![0; n * row]).collect();
-            let mut slices: Vec<&mut [u8]> = pieces.iter_mut().map(Vec::as_mut_slice).collect();
-            let mut best = f64::INFINITY;
-            for _ in 0..5 {
-                let start = std::time::Instant::now();
-                planes.pack_rows(&file, n, &mut slices);
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            println!("{:8} {:.2} GB/s", tensor_type.name(), file.len() as f64 / best / 1e9);
-        }
-    }
 }

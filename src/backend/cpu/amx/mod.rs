@@ -22,12 +22,13 @@ mod unit;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use rows::{Line, Tiles};
+use rows::Tiles;
 use unfold::{Pair, unfolder};
 use unit::{Amx, Block, Configured, TILE_BYTES, TILE_ROWS, Unit};
 
 use super::floats::Float;
 use super::matrix::Matrix;
+use super::memory::Line;
 use super::pack::{COLUMNS, Layout, ROWS};
 use super::rows::Rows;
 

@@ -5,15 +5,11 @@ use super::super::pack::COLUMNS;
 use super::super::pool::Pool;
 use super::super::rows::Rows;
 use super::unfold::round_row;
-use super::unit::{TILE_BYTES, TILE_ROWS};
+use super::unit::{TILE_BYTES, TILE_ROWS, TILE_WIDTH};
 use crate::error::Result;
 
 /// Fewer rows of activations are faster on vectors.
 pub(in super::super) const LEAST_ROWS: usize = 16;
-/// A row of a tile in memory.
-#[repr(C, align(64))]
-#[derive(Clone, Copy)]
-pub(super) struct Line(pub [u8; 64]);
 
 /// Rows of activations in bf16: `[rows / 16][columns / 32]` tiles of 16 × 32, filled up with zeros.
 pub(in super::super) struct Tiles {
@@ -46,7 +42,7 @@ impl Tiles {
             }
             for (r, row) in values.chunks_exact(columns).skip(i * TILE_ROWS).take(TILE_ROWS).enumerate() {
                 // SAFETY: row `r` of each of the block's tiles; the instruction set as demanded.
-                unsafe { round_row(row, 1.0, out.as_mut_ptr().add(r * size_of::<Line>())) };
+                unsafe { round_row(row, 1.0, out.as_mut_ptr().add(r * TILE_WIDTH)) };
             }
         });
     }

@@ -6,25 +6,13 @@ use super::*;
 use crate::backend::cpu::features::Isa;
 use crate::backend::cpu::matmul::noise::{Noise, place, random_rows};
 use crate::backend::cpu::pool::Pool;
-use crate::quant::TensorType;
+use crate::quant::{FORMATS, TensorType};
 
-const TYPES: [TensorType; 15] = [
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q8_0,
-    TensorType::Q2_K,
-    TensorType::Q3_K,
-    TensorType::Q4_K,
-    TensorType::Q5_K,
-    TensorType::Q6_K,
-    TensorType::IQ4_NL,
-    TensorType::IQ4_XS,
-    TensorType::MXFP4,
-];
+/// The types that are unfolded: all of the table but float32.
+fn types() -> Vec<TensorType> {
+    let types: Vec<_> = FORMATS.iter().filter(|format| format.decode.is_some()).map(|f| f.tensor_type).collect();
+    types.into_iter().filter(|&tensor_type| tensor_type != TensorType::F32).collect()
+}
 
 /// Whether this processor can do everything but, perhaps, multiply tiles.
 fn can_unfold() -> bool {
@@ -80,7 +68,8 @@ fn products_of_all_types_agree_with_decoded_weights() {
     }
     let pool = Pool::new(2).expect("a pool");
     let mut noise = Noise(5);
-    for tensor_type in TYPES {
+    for tensor_type in types() {
+        assert!(unfolder::<unit::Emulated>(tensor_type).is_some(), "{} is not unfolded", tensor_type.name());
         let block = tensor_type.format().block_elements;
         for (rows, columns, n) in [(1, 2 * block, 12), (16, 512, 16), (21, 768, 33), (40, 2304, 49), (64, 256, 80)] {
             let columns = columns.next_multiple_of(block) + if block == 1 { 7 } else { 0 };

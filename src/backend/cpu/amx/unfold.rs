@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::super::simd::{Avx512Vnni, Simd};
+use super::super::simd::{Avx512Vnni, halves_to_bf16, to_bf16};
 use super::super::tiles::{self, Tile};
 use super::unit::{Block, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
 use crate::quant::TensorType;
@@ -129,10 +129,7 @@ macro_rules! floats {
 }
 
 floats! {
-    F16: |pair| {
-        let (low, high) = (Avx512Vnni::load_f16(pair), Avx512Vnni::load_f16(pair.add(TILE_WIDTH / 2)));
-        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
-    };
+    F16: |pair| halves_to_bf16(_mm512_loadu_si512(pair.cast()));
     Bf16: |pair| _mm512_loadu_si512(pair.cast());
 }
 
@@ -209,8 +206,7 @@ pub unsafe fn round_row(row: &[f32], factor: f32, out: *mut u8) {
             let low = _mm512_maskz_loadu_ps(masks as u16, x.as_ptr());
             let high = _mm512_maskz_loadu_ps((masks >> 16) as u16, x.as_ptr().wrapping_add(16));
             let (low, high) = (_mm512_mul_ps(low, _mm512_set1_ps(factor)), _mm512_mul_ps(high, _mm512_set1_ps(factor)));
-            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_store_si512(out.add(i * TILE_BYTES).cast(), both);
+            _mm512_store_si512(out.add(i * TILE_BYTES).cast(), to_bf16(low, high));
         }
     }
 }
@@ -225,10 +221,7 @@ pub unsafe fn round_halves(row: &[f16], out: *mut u8) {
     unsafe {
         for (i, x) in row.chunks(32).enumerate() {
             let halves = _mm512_maskz_loadu_epi16(u32::MAX >> (32 - x.len()), x.as_ptr().cast());
-            let low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
-            let high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves));
-            let both: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_store_si512(out.add(i * TILE_BYTES).cast(), both);
+            _mm512_store_si512(out.add(i * TILE_BYTES).cast(), halves_to_bf16(halves));
         }
     }
 }
