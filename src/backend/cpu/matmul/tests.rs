@@ -19,7 +19,7 @@ fn row_of(acts: &Acts, t: usize, quantized: bool) -> Vec<f64> {
     (0..columns)
         .map(|i| match quantized {
             true => {
-                f64::from(acts.scales()[(t * columns + i) / 32].d[i % 32 / 16]) * f64::from(acts.q()[t * columns + i])
+                f64::from(acts.halves()[(t * columns + i) / 32].d[i % 32 / 16]) * f64::from(acts.q()[t * columns + i])
             }
             false => f64::from(acts.values()[t * columns + i]),
         })
