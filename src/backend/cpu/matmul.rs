@@ -245,11 +245,11 @@ impl Part<'_> {
             let direct = last && self.bias.is_none() && row + n * ROWS <= self.matrix.rows();
             // What the next groups are: fetched once, and only if nobody has read them just now.
             let unread = if rows.start == 0 && tiles.start == 0 { bytes.len() } else { 0 };
+            let (lines, fetched) = panels.lines(unread, rows.len(), tiles.len());
             let mut next = bytes.as_ptr_range().end;
-            let unread = next.wrapping_add(unread);
             let mut at = rows.start;
             while at < rows.end {
-                let Some(width) = panels.widths.iter().position(|&width| width <= rows.end - at) else { break };
+                let Some(width) = panels.width(rows.end - at) else { break };
                 let sums = sums[(at - rows.start) * panels::GROUPS * ROWS..].as_mut_ptr();
                 // SAFETY: these rows of the matrix belong to one task.
                 let out = if direct { unsafe { self.out.at(at, row) } } else { sums };
@@ -262,11 +262,12 @@ impl Part<'_> {
                     out,
                     out_stride: if direct { self.out.width() } else { panels::GROUPS * ROWS },
                     accumulate: direct && self.accumulate,
-                    next: if next < unread { next } else { panel },
+                    next,
+                    lines,
                 };
                 // SAFETY: as above; there are as many rows of activations and sums as the kernel takes.
                 unsafe { panels.run[n - 1][width](&block) };
-                next = next.wrapping_add(panels::fetched(tiles.len()));
+                next = next.wrapping_add(fetched);
                 at += panels.widths[width];
             }
             if last && !direct {

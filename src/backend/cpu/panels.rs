@@ -30,8 +30,8 @@ pub(super) const PANEL: usize = 36 << 10;
 const NUMBERS: usize = 8 * 4 * ROWS;
 /// Bytes of 16 scales.
 const SCALES: usize = 4 * ROWS;
-/// Bytes that are fetched for each tile: a cache line.
-const FETCHED: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Unfolds `count` tiles from `first` of the packed group at `group`.
 ///
@@ -56,8 +56,9 @@ pub(super) struct Block<'a> {
     pub out_stride: usize,
     /// Add to what is there.
     pub accumulate: bool,
-    /// Where [`fetched`] bytes are asked for meanwhile: any address will do.
+    /// Cache lines that are asked for meanwhile, so many for each tile, from any address.
     pub next: *const u8,
+    pub lines: usize,
 }
 
 /// Multiplies the tiles of one or two groups by `N` rows of activations.
@@ -76,11 +77,6 @@ pub(super) struct Panels {
     pub widths: &'static [usize],
     /// For one group and for two, for each of the widths.
     pub run: [&'static [PanelKernel]; GROUPS],
-}
-
-/// Bytes that a kernel fetches in `count` tiles.
-pub(super) fn fetched(count: usize) -> usize {
-    count * FETCHED
 }
 
 /// Bytes of an unfolded tile.
@@ -121,6 +117,15 @@ unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mu
                 }
             }
         }
+    }
+}
+
+/// Asks for the lines of tile `i`.
+#[inline(always)]
+unsafe fn fetch(block: &Block, i: usize) {
+    for line in 0..block.lines {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add((i * block.lines + line) * LINE).cast()) };
     }
 }
 
@@ -187,7 +192,7 @@ unsafe fn joined<const N: usize, const G: usize, const MINIMUM: bool>(block: &Bl
     unsafe {
         let mut sums = begin::<N, G>(block);
         for i in 0..block.count {
-            _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add(i * FETCHED).cast());
+            fetch(block, i);
             let tile = block.panel.add(i * tile_bytes(false, MINIMUM));
             let mut products = [[_mm512_setzero_si512(); G]; N];
             for t in 0..N {
@@ -227,7 +232,7 @@ unsafe fn halves<const N: usize, const G: usize, const SPLIT: bool, const MINIMU
     unsafe {
         let mut sums = begin::<N, G>(block);
         for i in 0..block.count {
-            _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add(i * FETCHED).cast());
+            fetch(block, i);
             let tile = block.panel.add(i * tile_bytes(SPLIT, MINIMUM));
             let scales = |g: usize, n: usize| tile.wrapping_add(g * block.group + NUMBERS + n * SCALES).cast::<f32>();
             let mut first = [[_mm512_setzero_ps(); G]; N];
@@ -315,6 +320,19 @@ impl Panels {
             widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
             run,
         }
+    }
+
+    /// Which of the widths to use for the next of `rows` rows: the greatest, but four and four rather than six and two.
+    pub fn width(&self, rows: usize) -> Option<usize> {
+        self.widths.iter().position(|&width| width <= rows && !(width == 6 && rows == 8))
+    }
+
+    /// Cache lines that each tile of a kernel has to ask for, so that `bytes` are fetched while `rows` rows of
+    /// activations are multiplied; and the bytes that a kernel's tiles then ask for.
+    pub fn lines(&self, bytes: usize, rows: usize, tiles: usize) -> (usize, usize) {
+        let runs = rows.div_ceil(self.widths.first().copied().unwrap_or(1)).max(1);
+        let lines = bytes.div_ceil(runs * tiles.max(1) * LINE);
+        (lines, lines * tiles * LINE)
     }
 
     /// The tiles of each group that a panel of `tiles` tiles is cut into: equal parts that the first-level cache holds.

@@ -40,7 +40,7 @@ impl Halves {
     /// `Σ q` of a half.
     #[inline(always)]
     pub fn sum(&self, half: usize) -> i32 {
-        -self.start[half] / HALVES_OFFSET
+        -(self.start[half] >> HALVES_OFFSET.ilog2())
     }
 
     /// `d · Σ q` of a half.
@@ -66,11 +66,15 @@ pub struct Joined {
 }
 
 impl Joined {
-    /// [`Joined::start`] for weights to which `offset` was added instead.
+    /// [`Joined::start`] for weights to which `offset`, 0, 8 or 16, was added instead.
     #[inline(always)]
     pub fn start_of(&self, offset: i32) -> i32 {
         let half = ROUND[self.shift as usize & 15];
-        half - (half - self.start) / JOINED_OFFSET * offset
+        match offset {
+            0 => half,
+            JOINED_OFFSET => self.start,
+            _ => (self.start + half) >> 1,
+        }
     }
 }
 
@@ -357,7 +361,7 @@ mod tests {
                 }
                 let total = (sums[0] << PRE_SHIFT) + (sums[1] << j.shift);
                 let half = if j.shift > 0 { 1 << (j.shift - 1) } else { 0 };
-                assert_eq!((j.start, j.start_of(5), j.start_of(0)), (half - 16 * total, half - 5 * total, half));
+                assert_eq!([16, 8, 0].map(|offset| j.start_of(offset)), [16, 8, 0].map(|offset| half - offset * total));
                 assert_eq!(j.s, h.d[0] * sums[0] as f32 + h.d[1] * sums[1] as f32);
             }
             let all = (q, halves, joined);
