@@ -98,6 +98,18 @@ impl Acts {
         &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * self.columns]
     }
 
+    /// Bytes of the room for float32 values.
+    pub(super) fn values_bytes(&self) -> usize {
+        self.values.as_slice().len()
+    }
+
+    /// Takes `n` rows of `columns` elements, whose room is as large, in exchange for the present ones.
+    pub(super) fn swap_values(&mut self, values: &mut AlignedBuf, n: usize, columns: usize) {
+        assert!(values.as_slice().len() == self.values.as_slice().len());
+        std::mem::swap(&mut self.values, values);
+        self.set_shape(n, columns);
+    }
+
     /// The quantised rows, `[rows][columns]`.
     pub fn q(&self) -> &[i8] {
         &bytemuck::cast_slice(self.q.as_slice())[..self.n * self.columns]

@@ -76,19 +76,8 @@ fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
 /// Runs all jobs on the same activations, of which it makes the forms that the jobs want. `exact` multiplies by the float
 /// activations, not by quantised or rounded ones.
 pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: bool) {
-    let on_tiles = |job: &Job| isa == Isa::Amx && !exact && amx::multiplies(job.matrix);
-    if jobs.iter().any(on_tiles) {
-        acts.tile(pool);
-    }
-    let tiled = acts.tiles().is_some();
-    for job in jobs.iter().filter(|job| !(exact || tiled && on_tiles(job))) {
-        if kernel(job.matrix.tensor_type(), isa).is_some() {
-            acts.quantize(isa, pool);
-        }
-        if job.matrix.packed_floats().is_some_and(|float| float != Float::F32) {
-            acts.round(isa, pool);
-        }
-    }
+    let matrices: Vec<&Matrix> = jobs.iter().map(|job| job.matrix).collect();
+    forms(pool, isa, acts, &matrices, exact);
     let acts = &*acts;
     let mut groups = 0;
     let parts: Vec<Part> = jobs
@@ -108,14 +97,7 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         })
         .collect();
-    let tasks = match (pool.threads(), acts.tiles()) {
-        (1, _) => 1,
-        (threads, None) => threads * TASKS_PER_THREAD,
-        (threads, Some(_)) => threads * amx::TASKS_PER_THREAD,
-    };
-    // Many rows are multiplied by two groups at once.
-    let at_once = if acts.rows() >= panels::LEAST_ROWS { panels::GROUPS } else { 1 };
-    let tile = groups.div_ceil(tasks).max(1).next_multiple_of(at_once);
+    let tile = tile_of(pool, acts, groups);
     pool.run(groups.div_ceil(tile), &|task| {
         let range = task * tile..groups.min((task + 1) * tile);
         for part in &parts {
@@ -126,6 +108,35 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         }
     });
+}
+
+/// Makes the forms of the activations that products with these matrices want.
+fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bool) {
+    let on_tiles = |matrix: &Matrix| isa == Isa::Amx && !exact && amx::multiplies(matrix);
+    if matrices.iter().any(|matrix| on_tiles(matrix)) {
+        acts.tile(pool);
+    }
+    let tiled = acts.tiles().is_some();
+    for matrix in matrices.iter().filter(|matrix| !(exact || tiled && on_tiles(matrix))) {
+        if kernel(matrix.tensor_type(), isa).is_some() {
+            acts.quantize(isa, pool);
+        }
+        if matrix.packed_floats().is_some_and(|float| float != Float::F32) {
+            acts.round(isa, pool);
+        }
+    }
+}
+
+/// Groups of a task, of all `groups`.
+fn tile_of(pool: &Pool, acts: &Acts, groups: usize) -> usize {
+    let tasks = match (pool.threads(), acts.tiles()) {
+        (1, _) => 1,
+        (threads, None) => threads * TASKS_PER_THREAD,
+        (threads, Some(_)) => threads * amx::TASKS_PER_THREAD,
+    };
+    // Many rows are multiplied by two groups at once.
+    let at_once = if acts.rows() >= panels::LEAST_ROWS { panels::GROUPS } else { 1 };
+    groups.div_ceil(tasks).max(1).next_multiple_of(at_once)
 }
 
 impl Part<'_> {
@@ -407,6 +418,9 @@ impl Part<'_> {
         }
     }
 }
+
+mod gated;
+pub(super) use gated::{GateScratch, Weights, matmul_gated};
 
 #[cfg(test)]
 pub(super) mod noise;

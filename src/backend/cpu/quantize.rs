@@ -10,6 +10,8 @@
 //! right by `shift = PRE_SHIFT − k ≥ 0`. That is why `k` is `PRE_SHIFT` at most: a half that is smaller still has
 //! an eighth of the other's scale.
 
+#![allow(clippy::needless_range_loop)] // the index is that of a lane, in several arrays at once
+
 use super::features::Isa;
 
 /// Elements of a block.

@@ -3,6 +3,7 @@
 use super::noise::{Noise, place, random_rows};
 use super::*;
 use crate::backend::cpu::kernels::KERNELS;
+use crate::backend::cpu::memory::AlignedBuf;
 use crate::backend::cpu::quantize::PRE_SHIFT;
 use crate::quant::{FORMATS, TensorType};
 
@@ -217,5 +218,46 @@ fn bias_and_accumulation() {
     {
         assert_eq!(*with_bias, plain + (i % 18) as f32);
         assert_eq!(added, 2.0 + plain);
+    }
+}
+
+#[test]
+fn gated_products_are_those_of_two_products() {
+    let mut noise = Noise(7);
+    for (tensor_type, rows, columns) in [
+        (TensorType::Q4_K, 640, 512),
+        (TensorType::Q8_0, 83, 96),
+        (TensorType::Q5_0, 200, 2048),
+        (TensorType::F16, 75, 77),
+    ] {
+        let bytes = [0, 1].map(|_| random_rows(tensor_type, rows, columns, &mut noise));
+        for isa in Isa::available() {
+            for (threads, n, with_bias, exact) in
+                [(1, 1, true, false), (2, 15, false, false), (3, 70, true, false), (2, 5, false, true)]
+            {
+                let pool = Pool::new(threads).expect("a pool");
+                let [gate, up] = [0, 1].map(|i| place(tensor_type, rows, columns, &bytes[i], true, isa, &pool));
+                let bias: Vec<f32> = (0..rows).map(|i| i as f32).collect();
+                let bias = with_bias.then_some(&bias[..]);
+                let mut acts = Acts::new(n, columns.max(rows), isa).expect("acts");
+                acts.set_shape(n, columns);
+                acts.values_mut().iter_mut().for_each(|x| *x = noise.float());
+                let (mut a, mut b) = (vec![0.0; n * rows], vec![0.0; n * rows]);
+                let mut jobs = [
+                    Job { matrix: &gate, out: &mut a, bias, accumulate: false },
+                    Job { matrix: &up, out: &mut b, bias: None, accumulate: false },
+                ];
+                matmul(&pool, isa, &mut acts, &mut jobs, exact);
+                let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+                let scratch = GateScratch::new(n, isa, &pool).expect("scratch");
+                let mut values = AlignedBuf::zeroed(acts.values_bytes()).expect("values");
+                let weights = [Weights { matrix: &gate, bias }, Weights { matrix: &up, bias: None }];
+                let act = |_: Isa, gate: &[f32], up: &[f32], out: &mut [f32]| {
+                    out.iter_mut().zip(gate).zip(up).for_each(|((out, gate), up)| *out = gate - up)
+                };
+                matmul_gated(&pool, isa, &mut acts, weights, act, &mut values, &scratch, exact);
+                assert!(acts.values() == expected, "{}, {}, {n} rows", tensor_type.name(), isa.name());
+            }
+        }
     }
 }
