@@ -98,7 +98,7 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
         })
         .collect();
     let tile = tile_of(pool, acts, groups);
-    pool.run(groups.div_ceil(tile), &|task| {
+    pool.run_in_order(groups.div_ceil(tile), &|task| {
         let range = task * tile..groups.min((task + 1) * tile);
         for part in &parts {
             let from = range.start.clamp(part.first, part.first + part.matrix.groups()) - part.first;
@@ -127,16 +127,18 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
     }
 }
 
-/// Groups of a task, of all `groups`.
+/// Groups of a task, of all `groups`: such that the last thread ends as soon as may be, and of equally good ways
+/// that with the most tasks.
 fn tile_of(pool: &Pool, acts: &Acts, groups: usize) -> usize {
-    let tasks = match (pool.threads(), acts.tiles()) {
-        (1, _) => 1,
-        (threads, None) => threads * TASKS_PER_THREAD,
-        (threads, Some(_)) => threads * amx::TASKS_PER_THREAD,
-    };
     // Many rows are multiplied by two groups at once.
     let at_once = if acts.rows() >= panels::LEAST_ROWS { panels::GROUPS } else { 1 };
-    groups.div_ceil(tasks).max(1).next_multiple_of(at_once)
+    let most = if acts.tiles().is_some() { amx::TASKS_PER_THREAD } else { TASKS_PER_THREAD };
+    let threads = pool.threads();
+    if threads == 1 {
+        return groups.max(1);
+    }
+    let tiles = (1..=most).rev().map(|each| groups.div_ceil(threads * each).max(1).next_multiple_of(at_once));
+    tiles.min_by_key(|&tile| groups.div_ceil(tile).div_ceil(threads) * tile).unwrap_or(1)
 }
 
 impl Part<'_> {

@@ -94,6 +94,15 @@ impl Pool {
         }
     }
 
+    /// As [`Pool::run`] for pieces of something that lies in memory in their order: each thread begins with a part of its own and
+    /// goes through it in order, so that what is fetched ahead is what it needs next. Who is ready takes from the others.
+    pub fn run_in_order(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        match &self.source {
+            Source::Workers(workers) if n > self.threads() && n <= u32::MAX as usize => workers.run_in_order(n, task),
+            _ => self.run(n, task),
+        }
+    }
+
     /// Runs `task(i)` once for every `i` in `0..n`, on all threads; returns when all are done.
     ///
     /// The order is not defined. While the pool is busy with a run of another thread, the calling thread waits for its
@@ -114,6 +123,8 @@ impl Pool {
 }
 
 thread_local! {
+    /// Which share this thread begins with: its number as a worker, and 0 as a caller.
+    static SHARE: Cell<usize> = const { Cell::new(0) };
     /// This thread is inside a task: what it runs on a pool is nested.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
@@ -146,6 +157,8 @@ struct Shared {
     done: Line<Done>,
     /// What is known of each worker.
     states: Vec<Line<WorkerState>>,
+    /// Tasks that have been taken from each thread's share in a run in order.
+    shares: Vec<Line<AtomicUsize>>,
     /// Held during a run.
     turn: parking_lot::Mutex<()>,
 }
@@ -240,6 +253,7 @@ impl Workers {
                 all: Condvar::new(),
             }),
             states: (0..count).map(|_| Line(WorkerState::default())).collect(),
+            shares: (0..=count).map(|_| Line(AtomicUsize::new(0))).collect(),
             turn: parking_lot::Mutex::new(()),
         });
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
@@ -254,6 +268,7 @@ impl Workers {
                     if pinned {
                         affinity::pin(i);
                     }
+                    SHARE.set(i);
                     shared.work(&shared.states[i - 1].0);
                 })
                 .map_err(|source| Error::io(format!("cannot start the thread {name} of {count}"), source))?;
@@ -263,16 +278,44 @@ impl Workers {
     }
 
     fn run(&self, n: u32, task: &(dyn Fn(usize) + Sync)) {
-        let shared = &*self.shared;
-        let turn = if INSIDE.get() { shared.turn.try_lock() } else { shared.turn.try_lock_for(TURN_WAIT) };
-        let Some(turn) = turn else {
+        let Some(_turn) = self.turn() else {
             return (0..n as usize).for_each(task);
         };
+        self.run_in_turn(n, task);
+    }
+
+    fn run_in_order(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        let Some(_turn) = self.turn() else {
+            return (0..n).for_each(task);
+        };
+        let shares = &self.shared.shares;
+        shares.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
+        let size = n.div_ceil(shares.len());
+        // Whoever comes here has claimed a task, and as many come as there are tasks.
+        self.run_in_turn(n as u32, &|_| {
+            let own = SHARE.get().min(shares.len() - 1);
+            for share in (own..shares.len()).chain(0..own) {
+                let of = share * size..n.min((share + 1) * size);
+                let i = of.start + shares[share].0.fetch_add(1, Ordering::Relaxed);
+                if of.contains(&i) {
+                    return task(i);
+                }
+            }
+        });
+    }
+
+    /// Waits for the turn to run something; `None`: it takes too long.
+    fn turn(&self) -> Option<parking_lot::MutexGuard<'_, ()>> {
+        let turn = &self.shared.turn;
+        if INSIDE.get() { turn.try_lock() } else { turn.try_lock_for(TURN_WAIT) }
+    }
+
+    fn run_in_turn(&self, n: u32, task: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
         let job = Job { task, n, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
         shared.announce(&job);
         shared.take_part();
         shared.wait_for_all(&self.handles);
-        drop(turn);
         job.rethrow();
     }
 }

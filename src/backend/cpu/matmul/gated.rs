@@ -69,7 +69,7 @@ pub fn matmul_gated(
     {
         let acts = &*acts;
         let out = Rows::new(&mut bytemuck::cast_slice_mut(values.as_mut_slice())[..n * width], width);
-        pool.run(groups.div_ceil(tile), &|task| {
+        pool.run_in_order(groups.div_ceil(tile), &|task| {
             let mut room = scratch.0.iter().find_map(Mutex::try_lock).unwrap_or_else(|| scratch.0[0].lock());
             let room: &mut [f32] = bytemuck::cast_slice_mut(room.as_mut_slice());
             let (gates, ups) = room.split_at_mut(room.len() / 2);
