@@ -10,7 +10,7 @@ use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::Acts;
-use crate::backend::cpu::quantize::{BLOCK, Halves, JOINED_OFFSET, Joined, ROUND};
+use crate::backend::cpu::quantize::{BLOCK, Halves, JOINED_OFFSET, Joined};
 use crate::quant::TensorType;
 
 /// Rows of activations that a kernel takes at once.
@@ -157,12 +157,12 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
         let mut w = T::numbers::<S>(tile, row);
         let scales = T::scales::<S>(head, tile, row);
         // What is the same for all rows of activations is done to the weights, if there are enough rows.
-        let prepared = T::JOINED && N > 2 && S::LANES == ROWS;
+        let (prepared, shifted) = (T::JOINED && N > 2, S::LANES == ROWS);
         if prepared {
-            let add = S::splat_u8(if T::MINIMUM { 0 } else { (JOINED_OFFSET - T::OFFSET) as u8 });
+            let add = S::splat_u8((JOINED_OFFSET - T::OFFSET) as u8);
             for j in 0..8 {
-                w[j] = if T::MINIMUM { w[j] } else { S::add_u8(w[j], add) };
-                w[j] = if j < 4 { S::pre_shifted(w[j]) } else { w[j] };
+                w[j] = if T::MINIMUM || T::OFFSET == JOINED_OFFSET { w[j] } else { S::add_u8(w[j], add) };
+                w[j] = if shifted && j < 4 { S::pre_shifted(w[j]) } else { w[j] };
             }
         }
         for t in 0..N {
@@ -172,13 +172,18 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
                 continue;
             }
             let scale = &*acts.joined(t, block);
-            let first = if prepared {
-                let start = if T::MINIMUM { ROUND[scale.shift as usize & 15] } else { scale.start };
-                S::shift_right(dot4::<S, T>(S::splat_i32(start), &w[..4], x), scale.shift)
-            } else {
-                S::shifted(dot4::<S, T>(S::splat_i32(0), &w[..4], x), scale.start_of(T::OFFSET), scale.shift)
+            let start = S::splat_i32(match (T::MINIMUM, prepared) {
+                (true, _) => scale.start_of(0),
+                (false, true) => scale.start,
+                (false, false) => scale.start_of(T::OFFSET),
+            });
+            let first = match prepared && shifted {
+                true => S::dot4::<5>(start, &w[..4], x),
+                false => S::dot4_shifted(start, &w[..4], x),
             };
-            let both = S::to_float(dot4::<S, T>(first, &w[4..], x.add(16)));
+            // (Two chains: the second does not wait for the first.)
+            let second = S::dot4::<5>(S::splat_i32(0), &w[4..], x.add(16));
+            let both = S::to_float(S::add_i32(S::shift_right(first, scale.shift), second));
             sums[t] = S::fma(S::mul(both, S::splat(scale.d)), scales.d[0], sums[t]);
             if T::MINIMUM {
                 sums[t] = S::fma(scales.m[0], S::splat(scale.s), sums[t]);

@@ -78,8 +78,9 @@ pub(super) trait Simd: Copy {
     unsafe fn dot4<const BITS: u32>(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
     /// As [`Simd::dot4`] with signed `w`; the result has `SIGNED_OFFSET · Σ x` too much.
     unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
-    /// `((a << PRE_SHIFT) + start) >> shift` of each lane.
-    unsafe fn shifted(a: Self::I, start: i32, shift: i32) -> Self::I;
+    /// As [`Simd::dot4`], with products times 2^[`PRE_SHIFT`], for numbers of five bits.
+    unsafe fn dot4_shifted(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
+    unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
     /// `a >> shift` of each lane.
     unsafe fn shift_right(a: Self::I, shift: i32) -> Self::I;
     /// Bytes of less than 32 to the left by [`PRE_SHIFT`].
@@ -176,11 +177,15 @@ impl Simd for Avx512Vnni {
         }
     }
     #[inline(always)]
-    unsafe fn shifted(a: __m512i, start: i32, shift: i32) -> __m512i {
+    unsafe fn dot4_shifted(sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
         unsafe {
-            let a = _mm512_slli_epi32::<{ PRE_SHIFT as u32 }>(a);
-            Self::shift_right(_mm512_add_epi32(a, _mm512_set1_epi32(start)), shift)
+            let products = Self::dot4::<5>(_mm512_setzero_si512(), w, x);
+            _mm512_add_epi32(sum, _mm512_slli_epi32::<{ PRE_SHIFT as u32 }>(products))
         }
+    }
+    #[inline(always)]
+    unsafe fn add_i32(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn shift_right(a: __m512i, shift: i32) -> __m512i {
@@ -273,6 +278,16 @@ impl Simd for Avx512Vnni {
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
+/// Products of 16 columns, two in each 16-bit lane of each vector, added up: those of numbers of five bits fit, 8 · 31 · 127.
+#[inline(always)]
+unsafe fn four_products(w: &[__m256i], x: *const i8) -> __m256i {
+    unsafe {
+        let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
+        let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+        _mm256_add_epi16(a, b)
+    }
+}
+
 impl Simd for Avx2 {
     type I = __m256i;
     type F = __m256;
@@ -316,16 +331,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot4<const BITS: u32>(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
         unsafe {
-            let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
             let ones = _mm256_set1_epi16(1);
-            let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-            // A 16-bit lane holds two products of up to (2^BITS − 1) · 127 from each vector that is added to it.
             if BITS <= 5 {
-                _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones))
-            } else {
-                const { assert!(BITS <= 6) };
-                _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)))
+                return _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), ones));
             }
+            const { assert!(BITS <= 6) };
+            let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
+            let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+            _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)))
         }
     }
     #[inline(always)]
@@ -342,11 +355,12 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn shifted(a: __m256i, start: i32, shift: i32) -> __m256i {
-        unsafe {
-            let a = _mm256_slli_epi32::<PRE_SHIFT>(a);
-            Self::shift_right(_mm256_add_epi32(a, _mm256_set1_epi32(start)), shift)
-        }
+    unsafe fn dot4_shifted(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), _mm256_set1_epi16(1 << PRE_SHIFT))) }
+    }
+    #[inline(always)]
+    unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn shift_right(a: __m256i, shift: i32) -> __m256i {
