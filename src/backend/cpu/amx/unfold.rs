@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::super::bf12;
 use super::super::simd::{Avx512Vnni, halves_to_bf16, to_bf16};
 use super::super::tiles::{self, Tile};
 use super::unit::{Block, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
@@ -131,6 +132,30 @@ macro_rules! floats {
 floats! {
     F16: |pair| halves_to_bf16(_mm512_loadu_si512(pair.cast()));
     Bf16: |pair| _mm512_loadu_si512(pair.cast());
+}
+
+/// Columns of a group of weights in 12 bits: where the others have their bytes it lies itself.
+pub struct Bf12<'a> {
+    /// The group.
+    pub group: bf12::Group<'a>,
+    /// Its first column.
+    pub first: usize,
+}
+
+impl Folded for Bf12<'_> {
+    #[inline(always)]
+    unsafe fn unfold(group: *const u8, _: usize, i: usize, out: *mut u8) {
+        // SAFETY: as demanded; what the caller says to be a group of this form is one.
+        unsafe {
+            let columns = &*group.cast::<Bf12>();
+            columns.group.in_bf16_32(columns.first + 2 * TILE_ROWS * i, out);
+        }
+    }
+}
+
+/// How groups of weights in 12 bits are unfolded, given a [`Bf12`] each.
+pub fn bf12_unfolder<U: Unit>() -> Unfold {
+    unfold::<U, Bf12>
 }
 
 /// Two groups that are unfolded, or one.
