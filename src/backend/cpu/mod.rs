@@ -17,6 +17,7 @@ mod pack;
 pub mod packfile;
 mod panels;
 pub mod pool;
+mod quantize;
 mod rows;
 mod simd;
 mod tiles;
