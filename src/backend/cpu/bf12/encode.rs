@@ -2,11 +2,14 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane, in several arrays at once
 
+use std::arch::x86_64::*;
+
 use parking_lot::Mutex;
 
 use super::super::features::Isa;
 use super::super::floats::Float;
 use super::super::pack::ROWS;
+use super::super::simd::transpose;
 use super::*;
 use crate::error::{Error, Result};
 use crate::load::TensorData;
@@ -166,10 +169,13 @@ const TILES: usize = 8;
 /// Bytes of a row that they are.
 const GATHERED: usize = TILES * TILE_COLUMNS * 2;
 
+/// As many pairs of columns of 16 rows.
+type Gathered = [[u32; ROWS]; TILES * PAIRS];
+
 /// The pairs of columns from byte `from` of the rows, `row_bytes` long each. (In a function of its own, without vectors: where
 /// the compiler has instructions that scatter, it scatters, which takes twice as long.)
 #[inline(never)]
-fn gather(rows: &[u8], row_bytes: usize, from: usize, words: &mut [[u32; ROWS]; TILES * PAIRS]) {
+fn gather(rows: &[u8], row_bytes: usize, from: usize, words: &mut Gathered) {
     if row_bytes - from < GATHERED {
         *words = [[0; ROWS]; TILES * PAIRS];
     }
@@ -184,12 +190,21 @@ fn gather(rows: &[u8], row_bytes: usize, from: usize, words: &mut [[u32; ROWS]; 
 
 /// Packs up to 16 rows of numbers.
 #[inline(always)]
-fn group(float: Float, rows: &[u8], columns: usize, out: &mut [u8]) -> (u16, Vec<Exception>) {
+fn group(
+    float: Float,
+    rows: &[u8],
+    columns: usize,
+    out: &mut [u8],
+    whole: impl Fn(&[u8], usize, usize, &mut Gathered),
+) -> (u16, Vec<Exception>) {
     let base = base_of(float, rows);
     let mut exceptions = Vec::new();
     let mut words = [[0u32; ROWS]; TILES * PAIRS];
     for (from, out) in (0..2 * columns).step_by(GATHERED).zip(out.chunks_mut(TILES * TILE)) {
-        gather(rows, 2 * columns, from, &mut words);
+        match rows.len() == ROWS * 2 * columns && from + GATHERED <= 2 * columns {
+            true => whole(rows, 2 * columns, from, &mut words),
+            false => gather(rows, 2 * columns, from, &mut words),
+        }
         for (i, (out, words)) in out.as_chunks_mut::<TILE>().0.iter_mut().zip(words.as_chunks::<PAIRS>().0).enumerate()
         {
             let pairs: [[u16; PAIR]; PAIRS] = words.map(bytemuck::cast);
@@ -219,19 +234,44 @@ fn except(float: Float, base: u16, pairs: &[[u16; PAIR]; PAIRS], first: usize, e
     }
 }
 
+/// [`gather`] where all pairs are there, of 16 rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+fn transposed(rows: &[u8], row_bytes: usize, from: usize, words: &mut Gathered) {
+    assert!(rows.len() == ROWS * row_bytes && from + GATHERED <= row_bytes);
+    for (i, words) in words.as_chunks_mut::<ROWS>().0.iter_mut().enumerate() {
+        // SAFETY: 64 bytes of each row are read, and as many written for each pair.
+        unsafe {
+            let mut columns = [_mm512_setzero_si512(); ROWS];
+            for r in 0..ROWS {
+                columns[r] = _mm512_loadu_si512(rows.as_ptr().add(r * row_bytes + from + 64 * i).cast());
+            }
+            columns = transpose(columns);
+            for c in 0..ROWS {
+                _mm512_storeu_si512(words[c].as_mut_ptr().cast(), columns[c]);
+            }
+        }
+    }
+}
+
+/// [`transposed`] as [`group`] wants it.
+fn gather_avx512(rows: &[u8], row_bytes: usize, from: usize, words: &mut Gathered) {
+    // SAFETY: only `group_avx512` comes here.
+    unsafe { transposed(rows, row_bytes, from, words) };
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
 fn group_avx512(float: Float, rows: &[u8], columns: usize, out: &mut [u8]) -> (u16, Vec<Exception>) {
     match float {
-        Float::F16 => group(Float::F16, rows, columns, out),
-        _ => group(Float::Bf16, rows, columns, out),
+        Float::F16 => group(Float::F16, rows, columns, out, gather_avx512),
+        _ => group(Float::Bf16, rows, columns, out, gather_avx512),
     }
 }
 
 #[target_feature(enable = "avx2")]
 fn group_avx2(float: Float, rows: &[u8], columns: usize, out: &mut [u8]) -> (u16, Vec<Exception>) {
     match float {
-        Float::F16 => group(Float::F16, rows, columns, out),
-        _ => group(Float::Bf16, rows, columns, out),
+        Float::F16 => group(Float::F16, rows, columns, out, gather),
+        _ => group(Float::Bf16, rows, columns, out, gather),
     }
 }
 
@@ -273,7 +313,7 @@ impl Found {
             Isa::Avx512Vnni | Isa::Amx => unsafe { group_avx512(float, rows, columns, out) },
             // SAFETY: as above.
             Isa::Avx2 => unsafe { group_avx2(float, rows, columns, out) },
-            Isa::Scalar => group(float, rows, columns, out),
+            Isa::Scalar => group(float, rows, columns, out, gather),
         };
         let mut inner = self.inner.lock();
         inner.count += exceptions.len();
