@@ -14,7 +14,9 @@ use rocmforge::backend::cpu::features::Isa;
 use rocmforge::engine::{Engine, EngineOptions, LogLevel, Model, ModelOptions, PackedCache};
 use rocmforge::gguf::{MemorySource, ReaderSource};
 use rocmforge::placement::GpuChoice;
+use rocmforge::quant::TensorType;
 use rocmforge::session::{Session, SessionOptions};
+use rocmforge::synth::{Mix, Shape, TINY, write_model};
 
 type Messages = Arc<Mutex<Vec<(LogLevel, String)>>>;
 
@@ -102,6 +104,38 @@ fn the_second_load_uses_what_the_first_wrote() {
     let elsewhere = tempfile::tempdir().expect("a folder");
     load(&path, PackedCache::Folder(elsewhere.path()));
     assert_eq!(names(elsewhere.path()), ["tiny.gguf.rfpack"]);
+}
+
+/// Weights in 16 bits: those that are packed in 12, those that are not, and those of which that turns out late.
+#[test]
+fn either_form_of_halves_is_found_again() {
+    if !packs() {
+        return;
+    }
+    // Tensors begin at multiples of 64 KiB: these are large enough for that not to matter.
+    let shape = Shape { layers: 2, n_embd: 512, n_ff: 2048, ..TINY };
+    let mut sizes = Vec::new();
+    for (tensor_type, odd) in [(TensorType::BF16, false), (TensorType::BF16, true), (TensorType::F16, false)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.gguf");
+        let mut bytes = Vec::new();
+        write_model(&shape, Mix::Uniform(tensor_type), 1, &mut bytes).expect("a model");
+        if odd {
+            // A tenth of the weights become as small as can be.
+            let from = bytes.len() / 10;
+            bytes[from..].chunks_exact_mut(20).for_each(|weights| weights[..2].copy_from_slice(&[1, 0]));
+        }
+        fs::write(&path, &bytes).expect("a file");
+        let (plain, _) = load(&path, PackedCache::Off);
+        let (first, messages) = load(&path, PackedCache::BesideModel);
+        assert!(said(&messages, LogLevel::Info, "wrote"), "{messages:?}");
+        let (second, messages) = load(&path, PackedCache::BesideModel);
+        assert!(said(&messages, LogLevel::Info, "packed weights from"), "{messages:?}");
+        assert!(!said(&messages, LogLevel::Info, "wrote"), "{messages:?}");
+        assert_eq!((&first, &second), (&plain, &plain));
+        sizes.push(fs::metadata(folder.path().join("model.gguf.rfpack")).expect("a file").len());
+    }
+    assert!(sizes[0] * 6 < sizes[1] * 5 && sizes[0] * 6 < sizes[2] * 5, "{sizes:?}");
 }
 
 #[test]

@@ -227,9 +227,14 @@ pub(super) fn float_kernel(isa: Isa, left: usize) -> Option<(usize, FloatKernel)
 pub(super) unsafe fn decode_group(isa: Isa, float: Float, group: *const u8, columns: usize, out: *mut f32) {
     #[inline(always)]
     unsafe fn decode<S: Simd>(float: Float, group: *const u8, columns: usize, out: *mut f32) {
-        for i in (0..columns.next_multiple_of(2) * ROWS).step_by(S::LANES) {
+        for i in (0..columns.next_multiple_of(2) * ROWS).step_by(2 * ROWS) {
             // SAFETY: as the caller's.
-            unsafe { S::store_f32(out.add(i), load::<S>(float, group, i)) };
+            unsafe {
+                fetch(group.wrapping_add(i * float.bytes()), 2 * ROWS * float.bytes());
+                for i in (i..i + 2 * ROWS).step_by(S::LANES) {
+                    S::store_f32(out.add(i), load::<S>(float, group, i));
+                }
+            }
         }
     }
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

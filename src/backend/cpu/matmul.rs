@@ -12,10 +12,8 @@ use std::ops::Range;
 use super::acts::Acts;
 use super::amx;
 use super::features::Isa;
-use super::floats::{
-    BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, decode_group, float_kernel,
-    float_products, round_group,
-};
+use super::float_groups::{FloatGroup, Products};
+use super::floats::{BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, float_products};
 use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::memory::Line;
@@ -121,7 +119,7 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
         if kernel(matrix.tensor_type(), isa).is_some() {
             acts.quantize(isa, pool);
         }
-        if matrix.packed_floats().is_some_and(|float| float != Float::F32) {
+        if matrix.has_packed_halves() {
             acts.round(isa, pool);
         }
     }
@@ -148,10 +146,10 @@ impl Part<'_> {
             // SAFETY: only AMX has activations in tiles; these rows of the matrix belong to one task.
             return unsafe { amx::multiply(self.matrix, tiles, groups, target) };
         }
-        if let Some(float) = self.matrix.packed_floats() {
-            return match acts.bf16().filter(|_| !exact && float != Float::F32) {
-                Some((x, stride)) => self.run_bf16(float, acts, x, stride, groups),
-                None => self.run_packed_floats(float, isa, acts, groups),
+        if self.matrix.float_group(groups.start).is_some() {
+            return match acts.bf16().filter(|_| !exact && self.matrix.has_packed_halves()) {
+                Some((x, stride)) => self.run_bf16(acts, x, stride, groups),
+                None => self.run_packed_floats(isa, acts, groups),
             };
         }
         let tensor_type = self.matrix.tensor_type();
@@ -292,30 +290,29 @@ impl Part<'_> {
     }
 
     /// Packed float weights by float activations.
-    fn run_packed_floats(&self, float: Float, isa: Isa, acts: &Acts, groups: Range<usize>) {
+    fn run_packed_floats(&self, isa: Isa, acts: &Acts, groups: Range<usize>) {
         let columns = acts.columns();
         let tile = (FLOAT_ACTS_TILE / (4 * columns.max(1))).max(1).next_multiple_of(3 * FLOAT_MOST);
         PANEL.with_borrow_mut(|lines| {
-            let decoded = panel(lines, Float::F32.group_bytes(columns));
+            let decoded: *mut f32 = panel(lines, Float::F32.group_bytes(columns)).cast();
             for first in (0..acts.rows()).step_by(tile) {
                 let end = acts.rows().min(first + tile);
+                let x = &acts.values()[..end * columns];
                 for group in groups.clone() {
-                    let bytes = self.matrix.float_group(group);
-                    assert!(bytes.len() == float.group_bytes(columns));
-                    let (mut float, mut weights) = (float, bytes.as_ptr());
-                    if float != Float::F32 && end - first > FLOAT_MOST {
-                        // SAFETY: a packed group of all columns, and a panel with room for it.
-                        unsafe { decode_group(isa, float, weights, columns, decoded.cast()) };
-                        (float, weights) = (Float::F32, decoded);
+                    let Some(weights) = self.matrix.float_group(group) else { continue };
+                    let many = end - first > FLOAT_MOST && !matches!(weights, FloatGroup::Floats(Float::F32, _));
+                    if many {
+                        // SAFETY: floats are packed only where there are kernels; the panel has room for a group.
+                        unsafe { weights.decode(isa, columns, decoded) };
                     }
-                    let mut at = first;
-                    while let Some((width, run)) = float_kernel(isa, end - at) {
-                        let x = &acts.values()[at * columns..];
-                        let mut out = [0.0; FLOAT_MOST * ROWS];
-                        // SAFETY: the kernel is one that this processor runs; the group has all columns, and there are as
-                        // many rows of activations as the kernel takes.
-                        unsafe { run(float, weights, columns, x.as_ptr(), out.as_mut_ptr()) };
-                        for (t, products) in out.chunks_exact(ROWS).take(width).enumerate() {
+                    let (mut at, mut products) = (first, [0.0; FLOAT_MOST * ROWS]);
+                    let multiply = |x: &[f32], out: &mut Products| match many {
+                        // SAFETY: it was decoded.
+                        true => unsafe { weights.multiply_decoded(decoded, isa, columns, x, out) },
+                        false => weights.multiply(isa, columns, x, out),
+                    };
+                    while let Some(width) = multiply(&x[at * columns..], &mut products) {
+                        for (t, products) in products.chunks_exact(ROWS).take(width).enumerate() {
                             self.store(at + t, group * ROWS, products);
                         }
                         at += width;
@@ -326,9 +323,9 @@ impl Part<'_> {
     }
 
     /// Packed F16 or BF16 by activations in bf16, whose rows are `stride` apart.
-    fn run_bf16(&self, float: Float, acts: &Acts, x: &[u16], stride: usize, groups: Range<usize>) {
+    fn run_bf16(&self, acts: &Acts, x: &[u16], stride: usize, groups: Range<usize>) {
         let pairs = acts.columns().div_ceil(2);
-        let size = float.group_bytes(acts.columns());
+        let size = Float::Bf16.group_bytes(acts.columns());
         let tile = (FLOAT_ACTS_TILE / (2 * stride).max(1)).max(1).next_multiple_of(BF16_WIDTHS[0]);
         PANEL.with_borrow_mut(|lines| {
             let rounded = panel(lines, BF16_GROUPS * size);
@@ -336,16 +333,8 @@ impl Part<'_> {
                 let end = acts.rows().min(first + tile);
                 for group in groups.clone().step_by(BF16_GROUPS) {
                     let n = BF16_GROUPS.min(groups.end - group);
-                    let bytes = self.matrix.float_groups(group, n);
-                    assert!(bytes.len() == n * size && pairs * 4 * ROWS == size);
-                    let mut weights = bytes.as_ptr();
-                    if float == Float::F16 {
-                        // SAFETY: activations are in bf16 only where the processor has it; as many pairs as the panel
-                        // has room for.
-                        unsafe { round_group(weights, n * pairs, rounded) };
-                        weights = rounded;
-                    }
-                    let (mut at, mut next) = (first, bytes.as_ptr().wrapping_add(n * size));
+                    let Some((weights, mut next)) = self.in_bf16(group, n, rounded) else { continue };
+                    let mut at = first;
                     while at < end {
                         let width = BF16_WIDTHS.iter().position(|&w| w <= end - at).unwrap_or(BF16_WIDTHS.len() - 1);
                         let mut out = [0.0; BF16_GROUPS * BF16_WIDTHS[0] * ROWS];
@@ -368,6 +357,21 @@ impl Part<'_> {
                 }
             }
         });
+    }
+
+    /// `n` groups in bf16, one behind the other, in `panel` if not where they are; and where the groups after them begin.
+    fn in_bf16(&self, group: usize, n: usize, panel: *mut u8) -> Option<(*const u8, *const u8)> {
+        let columns = self.matrix.columns();
+        let size = Float::Bf16.group_bytes(columns);
+        let (mut first, mut end) = (None, std::ptr::null());
+        for i in 0..n {
+            let weights = self.matrix.float_group(group + i)?;
+            // SAFETY: activations are in bf16 only where the processor has it; the panel has room for all groups.
+            let place = unsafe { weights.in_bf16(columns, panel.add(i * size)) };
+            first.get_or_insert(place);
+            end = weights.bytes().as_ptr_range().end;
+        }
+        Some((first?, end))
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.

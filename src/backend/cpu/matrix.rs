@@ -2,10 +2,12 @@
 
 use parking_lot::Mutex;
 
+use super::bf12::{self, Bf12};
 use super::features::Isa;
+use super::float_groups::FloatGroup;
 use super::floats::{Float, has_float_kernels};
 use super::kernels::kernel;
-use super::memory::{AlignedBuf, SharedBytes, Slabs};
+use super::memory::{AlignedBuf, SharedBytes};
 use super::pack::{Layout, ROWS};
 use super::packfile::{Key, Store};
 use super::pool::Pool;
@@ -33,6 +35,8 @@ enum Storage {
     Packed(SharedBytes),
     /// Groups of 16 rows of floats, `[columns / 2][16][2]` each.
     Floats(Float, SharedBytes),
+    /// Groups of 16 rows of bf16 in 12 bits.
+    Bf12(Bf12),
     /// The rows of the file.
     Plain(TensorBytes),
 }
@@ -55,12 +59,14 @@ impl Matrix {
         }
         let layout = Layout::of(tensor_type).filter(|_| pack_for.is_some_and(|isa| kernel(tensor_type, isa).is_some()));
         let float = Float::of(tensor_type).filter(|_| pack_for.is_some_and(has_float_kernels));
-        let storage = match (layout, float) {
-            (Some(layout), _) => Storage::Packed(pack(layout, rows, columns, data, pool, store)?),
-            (None, Some(float)) => {
-                Storage::Floats(float, pack_floats(float, tensor_type, rows, columns, data, pool, store)?)
-            }
-            (None, None) => Storage::Plain(data.whole()?),
+        let source = Source { tensor_type, rows, columns, data, pool, store };
+        let storage = match (layout, float, pack_for) {
+            (Some(layout), ..) => Storage::Packed(pack(layout, &source)?),
+            (None, Some(float), Some(isa)) => match pack_bf12(float, isa, &source)? {
+                Some(packed) => Storage::Bf12(packed),
+                None => Storage::Floats(float, pack_floats(float, &source)?),
+            },
+            _ => Storage::Plain(data.whole()?),
         };
         Ok(Matrix { rows, columns, tensor_type, storage })
     }
@@ -84,6 +90,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match &self.storage {
             Storage::Packed(packed) | Storage::Floats(_, packed) => packed.as_slice().len(),
+            Storage::Bf12(packed) => packed.bytes(),
             Storage::Plain(bytes) => bytes.as_slice().len(),
         }
     }
@@ -102,31 +109,24 @@ impl Matrix {
     pub(super) fn plain_row(&self, row: usize) -> Option<&[u8]> {
         match &self.storage {
             Storage::Plain(bytes) => Some(&bytes.as_slice()[row * self.row_bytes()..(row + 1) * self.row_bytes()]),
-            Storage::Packed(_) | Storage::Floats(..) => None,
+            Storage::Packed(_) | Storage::Floats(..) | Storage::Bf12(_) => None,
         }
     }
 
-    /// The type of the floats, if they are packed.
-    pub(super) fn packed_floats(&self) -> Option<Float> {
-        match &self.storage {
-            Storage::Floats(float, _) => Some(*float),
-            _ => None,
-        }
+    /// Whether these are packed floats of 16 bits or fewer.
+    pub(super) fn has_packed_halves(&self) -> bool {
+        matches!(self.storage, Storage::Bf12(_) | Storage::Floats(Float::F16 | Float::Bf16, _))
     }
 
-    /// Group `group` of packed floats.
-    pub(super) fn float_group(&self, group: usize) -> &[u8] {
-        self.float_groups(group, 1)
-    }
-
-    /// `n` groups of packed floats from `group` on, one behind the other.
-    pub(super) fn float_groups(&self, group: usize, n: usize) -> &[u8] {
+    /// Group `group` of packed floats; none if they are not packed.
+    pub(super) fn float_group(&self, group: usize) -> Option<FloatGroup<'_>> {
         match &self.storage {
             Storage::Floats(float, packed) => {
                 let size = float.group_bytes(self.columns);
-                &packed.as_slice()[group * size..(group + n) * size]
+                Some(FloatGroup::Floats(*float, &packed.as_slice()[group * size..(group + 1) * size]))
             }
-            _ => &[],
+            Storage::Bf12(packed) => Some(FloatGroup::Bf12(packed.group(group))),
+            Storage::Packed(_) | Storage::Plain(_) => None,
         }
     }
 
@@ -154,7 +154,7 @@ impl Matrix {
                 }
                 scratch
             }
-            Storage::Floats(..) => &[],
+            Storage::Floats(..) | Storage::Bf12(_) => &[],
         }
     }
 
@@ -165,8 +165,10 @@ impl Matrix {
         let Some(decode) = format.decode else { return out.fill(0.0) };
         match &self.storage {
             Storage::Plain(_) => decode(self.plain_row(row).unwrap_or_default(), out),
-            Storage::Floats(float, _) => {
-                let group = self.float_group(row / ROWS);
+            Storage::Bf12(packed) => packed.group(row / ROWS).row(row % ROWS, out),
+            Storage::Floats(float, packed) => {
+                let size = float.group_bytes(self.columns);
+                let group = &packed.as_slice()[row / ROWS * size..(row / ROWS + 1) * size];
                 let pairs = group.chunks_exact(2 * float.bytes()).skip(row % ROWS).step_by(ROWS);
                 for (pair, out) in pairs.zip(out.chunks_mut(2)) {
                     decode(&pair[..out.len() * float.bytes()], out);
@@ -188,60 +190,85 @@ impl Matrix {
     }
 }
 
-/// Packs group `group` of some rows, given their number and bytes.
-type PackGroup<'a> = dyn Fn(usize, usize, &[u8], &mut [u8]) + Sync + 'a;
-
-/// How rows are packed: which of them, and to what.
-struct Packing<'a> {
+/// A matrix to be packed.
+struct Source<'a> {
     tensor_type: TensorType,
-    /// The layout's number in a file of packed weights: one layout for each type, whatever the instruction set.
-    layout: u64,
     rows: usize,
     columns: usize,
+    data: &'a TensorData<'a>,
+    pool: &'a Pool,
+    store: &'a Store,
+}
+
+/// Packs a group, given its number and the bytes of its rows, of which the last group has fewer than 16.
+type PackGroup<'a> = dyn Fn(usize, &[u8], &mut [u8]) -> Result<()> + Sync + 'a;
+
+/// How rows are packed: to what, and how long that is.
+struct Packing<'a> {
+    /// The layout's number in a file of packed weights: one layout for each type, whatever the instruction set, but for those
+    /// that depend on the weights.
+    layout: u64,
     /// Bytes of a row in the file.
     row_bytes: usize,
     /// Bytes of a group of 16 rows, packed.
     size: usize,
     pack: &'a PackGroup<'a>,
+    /// Bytes behind the groups, and what writes them when all are packed.
+    tail: usize,
+    finish: &'a (dyn Fn(&mut [u8]) + Sync),
 }
 
-fn pack(
-    layout: &Layout,
-    rows: usize,
-    columns: usize,
-    data: &TensorData,
-    pool: &Pool,
-    store: &Store,
-) -> Result<SharedBytes> {
-    let tensor_type = layout.tensor_type;
-    let format = tensor_type.format();
-    let blocks = columns / format.block_elements;
+/// Number of the layout of packed blocks, of floats and of floats in 12 bits.
+const BLOCKS: u64 = 1;
+const FLOATS: u64 = 2;
+const BF12: u64 = 3;
+
+fn pack(layout: &Layout, source: &Source) -> Result<SharedBytes> {
+    let format = layout.tensor_type.format();
+    let blocks = source.columns / format.block_elements;
     let (size, row_bytes) = (blocks * layout.block(), blocks * format.block_bytes);
-    let pack = |rows: usize, group: usize, bytes: &[u8], out: &mut [u8]| {
-        pack_group(layout, rows, row_bytes, group, bytes, out);
+    let pack = |_: usize, rows: &[u8], out: &mut [u8]| {
+        pack_group(layout, rows.len() / row_bytes, row_bytes, 0, rows, out);
+        Ok(())
     };
-    Packing { tensor_type, layout: 1, rows, columns, row_bytes, size, pack: &pack }.place(data, pool, store)
+    Packing { layout: BLOCKS, row_bytes, size, pack: &pack, tail: 0, finish: &|_| {} }.place(source)
 }
 
-fn pack_floats(
-    float: Float,
-    tensor_type: TensorType,
-    rows: usize,
-    columns: usize,
-    data: &TensorData,
-    pool: &Pool,
-    store: &Store,
-) -> Result<SharedBytes> {
-    let row_bytes = columns * float.bytes();
-    let pack = |rows: usize, group: usize, bytes: &[u8], out: &mut [u8]| {
-        let rows = &bytes[group * ROWS * row_bytes..rows.min((group + 1) * ROWS) * row_bytes];
+fn pack_floats(float: Float, source: &Source) -> Result<SharedBytes> {
+    let row_bytes = source.columns * float.bytes();
+    let pack = |_: usize, rows: &[u8], out: &mut [u8]| {
         match float {
             Float::F32 => interleave::<8>(rows, row_bytes, out),
             Float::F16 | Float::Bf16 => interleave::<4>(rows, row_bytes, out),
         }
+        Ok(())
     };
-    let size = float.group_bytes(columns);
-    Packing { tensor_type, layout: 2, rows, columns, row_bytes, size, pack: &pack }.place(data, pool, store)
+    let size = float.group_bytes(source.columns);
+    Packing { layout: FLOATS, row_bytes, size, pack: &pack, tail: 0, finish: &|_| {} }.place(source)
+}
+
+/// The weights in 12 bits each; none if that does not suit them, which may turn out when many of them are packed.
+fn pack_bf12(float: Float, isa: Isa, source: &Source) -> Result<Option<Bf12>> {
+    let Source { rows, columns, .. } = *source;
+    let row_bytes = columns * float.bytes();
+    let found = bf12::Found::new(rows, columns);
+    let pack = |group: usize, rows: &[u8], out: &mut [u8]| found.pack(isa, float, group, rows, columns, out);
+    let finish = |tail: &mut [u8]| found.write(tail);
+    let (size, tail) = (bf12::group_bytes(columns), bf12::Found::tail_bytes(rows, columns));
+    let packing = Packing { layout: BF12, row_bytes, size, pack: &pack, tail, finish: &finish };
+    // Whether it suits them is known if they are in the file of packed weights in one form or the other.
+    let known = |layout, len| packing.key(layout, source).is_some_and(|key| source.store.has(&key, len));
+    let floats = rows.div_ceil(ROWS).saturating_mul(float.group_bytes(columns));
+    if float == Float::F32
+        || known(FLOATS, floats)
+        || !(known(BF12, packing.total(source)?) || bf12::packable(float, source.data)?)
+    {
+        return Ok(None);
+    }
+    match packing.place(source) {
+        Err(_) if found.unfit() => Ok(None),
+        packed => Ok(Some(Bf12::new(packed?, rows, columns))),
+    }
 }
 
 /// Up to 16 rows to pairs of columns, `PAIR` bytes each: `[columns / 2][16][2]`. A few pairs of all rows at a time, so that
@@ -260,61 +287,73 @@ fn interleave<const PAIR: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) 
 }
 
 impl Packing<'_> {
-    /// The packed rows: from where they are kept, or packed now.
-    fn place(&self, data: &TensorData, pool: &Pool, store: &Store) -> Result<SharedBytes> {
-        let groups = self.rows.div_ceil(ROWS);
-        let total = groups.checked_mul(self.size).ok_or_else(|| Error::OutOfMemory {
+    /// Bytes of the packed matrix.
+    fn total(&self, source: &Source) -> Result<usize> {
+        let groups = source.rows.div_ceil(ROWS);
+        groups.checked_mul(self.size).and_then(|n| n.checked_add(self.tail)).ok_or_else(|| Error::OutOfMemory {
             bytes: u64::MAX,
-            what: format!("{} rows of {} bytes", self.rows, self.row_bytes),
-        })?;
-        let key = data.location().map(|(part, offset)| Key {
+            what: format!("{} rows of {} bytes", source.rows, self.row_bytes),
+        })
+    }
+
+    /// What the matrix is called in a file of packed weights, in the form `layout`.
+    fn key(&self, layout: u64, source: &Source) -> Option<Key> {
+        source.data.location().map(|(part, offset)| Key {
             part: part as u32,
-            tensor_type: self.tensor_type,
-            packing: self.layout,
+            tensor_type: source.tensor_type,
+            packing: layout,
             offset,
-            rows: self.rows as u64,
-            columns: self.columns as u64,
-        });
-        store.place(key, total, || self.run(total, data, pool, &store.slabs))
+            rows: source.rows as u64,
+            columns: source.columns as u64,
+        })
+    }
+
+    /// The packed rows: from where they are kept, or packed now.
+    fn place(&self, source: &Source) -> Result<SharedBytes> {
+        let total = self.total(source)?;
+        source.store.place(self.key(self.layout, source), total, || self.run(total, source))
     }
 
     /// Reads rows and packs them to `total` bytes.
-    fn run(&self, total: usize, data: &TensorData, pool: &Pool, slabs: &Slabs) -> Result<AlignedBuf> {
-        let mut packed = slabs.zeroed(total)?;
+    fn run(&self, total: usize, source: &Source) -> Result<AlignedBuf> {
+        let mut packed = source.store.slabs.zeroed(total)?;
         if total > 0 {
-            let out = &mut packed.as_mut_slice()[..total];
-            match data.any_thread() {
-                true => self.read_and_pack(data, out, pool)?,
-                false => self.read_then_pack(data, out, pool)?,
+            let (out, tail) = packed.as_mut_slice()[..total].split_at_mut(total - self.tail);
+            match source.data.any_thread() {
+                true => self.read_and_pack(source, out)?,
+                false => self.read_then_pack(source, out)?,
             }
+            (self.finish)(tail);
         }
         Ok(packed)
     }
 
     /// Each task reads what it packs: one thread's reading hides behind another's packing, and what was read is still
     /// in the core's own cache when it is packed.
-    fn read_and_pack(&self, data: &TensorData, out: &mut [u8], pool: &Pool) -> Result<()> {
-        let groups = self.rows.div_ceil(ROWS);
+    fn read_and_pack(&self, source: &Source, out: &mut [u8]) -> Result<()> {
+        let groups = source.rows.div_ceil(ROWS);
         let group_bytes = ROWS * self.row_bytes;
         // A few tasks for each thread, if there is enough for that.
-        let step = (READ / group_bytes).min(groups.div_ceil(pool.threads() * 4)).max(1);
+        let step = (READ / group_bytes).min(groups.div_ceil(source.pool.threads() * 4)).max(1);
         let out = Rows::new(out, self.size);
         let buffers = Mutex::new(Vec::new());
         let failed = Mutex::new(None);
-        pool.run(groups.div_ceil(step), &|task| {
+        source.pool.run(groups.div_ceil(step), &|task| {
             if failed.lock().is_some() {
                 return;
             }
             let range = task * step..groups.min((task + 1) * step);
-            let rows = (range.end * ROWS).min(self.rows) - range.start * ROWS;
+            let rows = (range.end * ROWS).min(source.rows) - range.start * ROWS;
             let mut buffer = buffers.lock().pop().unwrap_or_else(|| vec![0; step * group_bytes]);
             let bytes = &mut buffer[..rows * self.row_bytes];
-            match data.read(range.start * group_bytes, bytes) {
-                Ok(()) => range.enumerate().for_each(|(i, group)| {
+            let packed = source.data.read(range.start * group_bytes, bytes).and_then(|()| {
+                range.zip(bytes.chunks(group_bytes)).try_for_each(|(group, rows)| {
                     // SAFETY: each group is packed by one task.
-                    (self.pack)(rows, i, bytes, unsafe { out.row(group) });
-                }),
-                Err(error) => *failed.lock() = Some(error),
+                    (self.pack)(group, rows, unsafe { out.row(group) })
+                })
+            });
+            if let Err(error) = packed {
+                *failed.lock() = Some(error);
             }
             buffers.lock().push(buffer);
         });
@@ -322,24 +361,32 @@ impl Packing<'_> {
     }
 
     /// The calling thread reads pieces, and all threads pack each.
-    fn read_then_pack(&self, data: &TensorData, out: &mut [u8], pool: &Pool) -> Result<()> {
-        let groups = self.rows.div_ceil(ROWS);
-        let step = (PIECE / (ROWS * self.row_bytes)).clamp(1, groups);
-        let mut piece = vec![0; step * ROWS * self.row_bytes];
+    fn read_then_pack(&self, source: &Source, out: &mut [u8]) -> Result<()> {
+        let groups = source.rows.div_ceil(ROWS);
+        let group_bytes = ROWS * self.row_bytes;
+        let step = (PIECE / group_bytes).clamp(1, groups);
+        let mut piece = vec![0; step * group_bytes];
+        let failed = Mutex::new(None);
         for (n, out) in out.chunks_mut(step * self.size).enumerate() {
             let first = n * step * ROWS;
-            let rows = (self.rows - first).min(step * ROWS);
+            let rows = (source.rows - first).min(step * ROWS);
             let bytes = &mut piece[..rows * self.row_bytes];
-            data.read(first * self.row_bytes, bytes)?;
+            source.data.read(first * self.row_bytes, bytes)?;
             let (out, groups) = (Rows::new(out, self.size), rows.div_ceil(ROWS));
             // A few groups a task: packing is quick, and a task should be worth its claim.
-            let tile = groups.div_ceil(pool.threads() * 4).max(1);
-            pool.run(groups.div_ceil(tile), &|task| {
+            let tile = groups.div_ceil(source.pool.threads() * 4).max(1);
+            source.pool.run(groups.div_ceil(tile), &|task| {
                 for group in task * tile..groups.min((task + 1) * tile) {
+                    let rows = &bytes[group * group_bytes..bytes.len().min((group + 1) * group_bytes)];
                     // SAFETY: each group is packed by one task.
-                    (self.pack)(rows, group, bytes, unsafe { out.row(group) });
+                    if let Err(error) = (self.pack)(n * step + group, rows, unsafe { out.row(group) }) {
+                        *failed.lock() = Some(error);
+                    }
                 }
             });
+            if let Some(error) = failed.lock().take() {
+                return Err(error);
+            }
         }
         Ok(())
     }

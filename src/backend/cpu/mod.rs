@@ -3,8 +3,10 @@
 pub mod acts;
 mod amx;
 pub mod attention;
+mod bf12;
 mod cache;
 pub mod features;
+mod float_groups;
 mod floats;
 mod kernels;
 pub mod matmul;

@@ -55,6 +55,34 @@ pub(super) fn shift_right(a: __m512i, by: __m512i) -> __m512i {
     out
 }
 
+/// Rows and columns of 16 × 16 words of four bytes exchanged: in four rounds, of 4, 8, 16 and 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    let mut a = rows;
+    for i in (0..16).step_by(4) {
+        let (r0, r1, r2, r3) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
+        let (lo01, hi01) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
+        let (lo23, hi23) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
+        a[i] = _mm512_unpacklo_epi64(lo01, lo23);
+        a[i + 1] = _mm512_unpackhi_epi64(lo01, lo23);
+        a[i + 2] = _mm512_unpacklo_epi64(hi01, hi23);
+        a[i + 3] = _mm512_unpackhi_epi64(hi01, hi23);
+    }
+    // In each quarter `q` of a[4·i + c] now stand columns 4·q + c of rows 4·i..4·i + 4.
+    let mut out = rows;
+    for c in 0..4 {
+        let (r0, r1, r2, r3) = (a[c], a[4 + c], a[8 + c], a[12 + c]);
+        let (even01, odd01) = (_mm512_shuffle_i32x4::<0x88>(r0, r1), _mm512_shuffle_i32x4::<0xdd>(r0, r1));
+        let (even23, odd23) = (_mm512_shuffle_i32x4::<0x88>(r2, r3), _mm512_shuffle_i32x4::<0xdd>(r2, r3));
+        out[c] = _mm512_shuffle_i32x4::<0x88>(even01, even23);
+        out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even01, even23);
+        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd01, odd23);
+        out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd01, odd23);
+    }
+    out
+}
+
 pub(super) trait Simd: Copy {
     /// Integers: four bytes a lane.
     type I: Copy;

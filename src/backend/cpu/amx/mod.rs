@@ -23,10 +23,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use rows::Tiles;
-use unfold::{Pair, unfolder};
+use unfold::{Bf12, Pair, bf12_unfolder, unfolder};
 use unit::{Amx, Block, Configured, TILE_BYTES, TILE_ROWS, Unit};
 
-use super::floats::Float;
+use super::float_groups::FloatGroup;
 use super::matrix::Matrix;
 use super::memory::Line;
 use super::pack::{COLUMNS, Layout, ROWS};
@@ -59,10 +59,8 @@ pub(super) struct Target<'a> {
 
 /// Whether the matrix has a form that can be unfolded.
 pub(super) fn multiplies(matrix: &Matrix) -> bool {
-    match matrix.packed_floats() {
-        Some(float) => float != Float::F32,
-        None => Layout::of(matrix.tensor_type()).is_some() && unfolder::<Amx>(matrix.tensor_type()).is_some(),
-    }
+    matrix.has_packed_halves()
+        || Layout::of(matrix.tensor_type()).is_some() && unfolder::<Amx>(matrix.tensor_type()).is_some()
 }
 
 /// Multiplies `groups` of 16 rows of the matrix by all rows of activations.
@@ -83,7 +81,9 @@ pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, groups: Range<usize>, 
 /// AVX-512 with VNNI and BF16, and what [`Unit`] demands.
 unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
     assert!(matrix.columns() == x.columns);
-    let Some(unfold) = unfolder::<U>(matrix.tensor_type()) else { return };
+    let in_12_bits = matches!(matrix.float_group(groups.start), Some(FloatGroup::Bf12(_)));
+    let unfold = if in_12_bits { Some(bf12_unfolder::<U>()) } else { unfolder::<U>(matrix.tensor_type()) };
+    let Some(unfold) = unfold else { return };
     let columns = matrix.columns();
     let chunk = columns.div_ceil(columns.div_ceil(CHUNK).max(1)).next_multiple_of(256);
     // Lines of an unfolded group, and groups that are unfolded together: whole pairs.
@@ -107,10 +107,13 @@ unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize
                         // SAFETY: as demanded; the groups have the columns, and there is room for them unfolded.
                         unsafe {
                             if at == 0 {
-                                let [first, second] = packed;
-                                let second =
-                                    if both { columns_of(matrix, group + 1, &part, second) } else { std::ptr::null() };
-                                let groups = [columns_of(matrix, group, &part, first), second];
+                                let ([first, second], mut places) = (&mut *packed, [None, None]);
+                                let [place, next] = &mut places;
+                                let second = match both {
+                                    true => columns_of(matrix, group + 1, &part, second, next),
+                                    false => std::ptr::null(),
+                                };
+                                let groups = [columns_of(matrix, group, &part, first, place), second];
                                 let pair = Pair { groups, both, columns: part.len(), w };
                                 product.into(target, |block| unfold(&pair, block));
                             } else {
@@ -128,10 +131,20 @@ unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize
     });
 }
 
-/// Where the columns of a group begin, packed now if need be.
-fn columns_of(matrix: &Matrix, group: usize, part: &Range<usize>, packed: &mut Vec<u8>) -> *const u8 {
-    if let Some(float) = matrix.packed_floats() {
-        return matrix.float_group(group)[part.start * ROWS * float.bytes()..].as_ptr();
+/// Where the columns of a group begin, packed now if need be; of weights in 12 bits, where it is put down which they are.
+fn columns_of<'a>(
+    matrix: &'a Matrix,
+    group: usize,
+    part: &Range<usize>,
+    packed: &mut Vec<u8>,
+    place: &mut Option<Bf12<'a>>,
+) -> *const u8 {
+    match matrix.float_group(group) {
+        Some(FloatGroup::Floats(float, bytes)) => return bytes[part.start * ROWS * float.bytes()..].as_ptr(),
+        Some(FloatGroup::Bf12(group)) => {
+            return std::ptr::from_ref(place.insert(Bf12 { group, first: part.start })).cast();
+        }
+        None => {}
     }
     let Some(layout) = Layout::of(matrix.tensor_type()) else { return std::ptr::null() };
     let (first, blocks) = (part.start / COLUMNS / layout.tiles, part.len() / COLUMNS / layout.tiles);

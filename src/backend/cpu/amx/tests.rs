@@ -4,7 +4,7 @@ use half::bf16;
 
 use super::*;
 use crate::backend::cpu::features::Isa;
-use crate::backend::cpu::matmul::noise::{Noise, place, random_rows};
+use crate::backend::cpu::matmul::noise::{Noise, place, random_halves, random_rows};
 use crate::backend::cpu::pool::Pool;
 use crate::quant::{FORMATS, TensorType};
 
@@ -86,6 +86,32 @@ fn products_of_all_types_agree_with_decoded_weights() {
                     let mut other = vec![f32::NAN; n * rows];
                     multiply_on(unit, &plain, &tiles, &mut other, None, false);
                     assert_eq!(out, other, "{}: packed and plain differ", tensor_type.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn halves_in_12_bits_and_in_16_agree_with_decoded_weights() {
+    if !can_unfold() {
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(8);
+    for tensor_type in [TensorType::F16, TensorType::BF16] {
+        for in_12_bits in [false, true] {
+            for (rows, columns, n) in [(1, 1, 12), (40, 775, 33)] {
+                let bytes = random_halves(tensor_type, rows, columns, in_12_bits, &mut noise);
+                let packed = place(tensor_type, rows, columns, &bytes, true, Isa::Avx512Vnni, &pool);
+                let in_16 = rows.next_multiple_of(ROWS) * columns.next_multiple_of(2) * 2;
+                assert!(columns == 1 || (packed.bytes() < in_16) == in_12_bits);
+                let values: Vec<f32> = (0..n * columns).map(|_| noise.float() * 3.0).collect();
+                let tiles = rounded(&values, n, columns, &pool);
+                for unit in units() {
+                    let mut out = vec![f32::NAN; n * rows];
+                    multiply_on(unit, &packed, &tiles, &mut out, None, false);
+                    check(&format!("{unit:?} {} {in_12_bits}", tensor_type.name()), &packed, &values, &out);
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::super::bf12;
 use super::super::simd::{Avx512Vnni, halves_to_bf16, to_bf16};
 use super::super::tiles::{self, Tile};
 use super::unit::{Block, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
@@ -133,6 +134,30 @@ floats! {
     Bf16: |pair| _mm512_loadu_si512(pair.cast());
 }
 
+/// Columns of a group of weights in 12 bits: where the others have their bytes it lies itself.
+pub struct Bf12<'a> {
+    /// The group.
+    pub group: bf12::Group<'a>,
+    /// Its first column.
+    pub first: usize,
+}
+
+impl Folded for Bf12<'_> {
+    #[inline(always)]
+    unsafe fn unfold(group: *const u8, _: usize, i: usize, out: *mut u8) {
+        // SAFETY: as demanded; what the caller says to be a group of this form is one.
+        unsafe {
+            let columns = &*group.cast::<Bf12>();
+            columns.group.in_bf16_32(columns.first + 2 * TILE_ROWS * i, out);
+        }
+    }
+}
+
+/// How groups of weights in 12 bits are unfolded, given a [`Bf12`] each.
+pub fn bf12_unfolder<U: Unit>() -> Unfold {
+    unfold::<U, Bf12>
+}
+
 /// Two groups that are unfolded, or one.
 pub struct Pair {
     /// The groups, from the same column.
@@ -234,32 +259,4 @@ pub unsafe fn rounded_pairs(even: __m512, odd: __m512) -> __m512i {
         let up = |x: __m512| _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), half));
         pairs(up(even), up(odd))
     }
-}
-
-/// Rows and columns of 16 × 16 words of four bytes exchanged: in four rounds, of 4, 8, 16 and 32 bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
-    let mut a = rows;
-    for i in (0..16).step_by(4) {
-        let (r0, r1, r2, r3) = (rows[i], rows[i + 1], rows[i + 2], rows[i + 3]);
-        let (lo01, hi01) = (_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
-        let (lo23, hi23) = (_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
-        a[i] = _mm512_unpacklo_epi64(lo01, lo23);
-        a[i + 1] = _mm512_unpackhi_epi64(lo01, lo23);
-        a[i + 2] = _mm512_unpacklo_epi64(hi01, hi23);
-        a[i + 3] = _mm512_unpackhi_epi64(hi01, hi23);
-    }
-    // In each quarter `q` of a[4·i + c] now stand columns 4·q + c of rows 4·i..4·i + 4.
-    let mut out = rows;
-    for c in 0..4 {
-        let (r0, r1, r2, r3) = (a[c], a[4 + c], a[8 + c], a[12 + c]);
-        let (even01, odd01) = (_mm512_shuffle_i32x4::<0x88>(r0, r1), _mm512_shuffle_i32x4::<0xdd>(r0, r1));
-        let (even23, odd23) = (_mm512_shuffle_i32x4::<0x88>(r2, r3), _mm512_shuffle_i32x4::<0xdd>(r2, r3));
-        out[c] = _mm512_shuffle_i32x4::<0x88>(even01, even23);
-        out[8 + c] = _mm512_shuffle_i32x4::<0xdd>(even01, even23);
-        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd01, odd23);
-        out[12 + c] = _mm512_shuffle_i32x4::<0xdd>(odd01, odd23);
-    }
-    out
 }

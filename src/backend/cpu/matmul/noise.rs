@@ -55,6 +55,33 @@ pub fn random_rows(tensor_type: TensorType, rows: usize, columns: usize, noise: 
     bytes
 }
 
+/// Rows of F16 or BF16 that are packed in 12 bits, with some zeros and with one weight that has no room there; or some that are
+/// not: halves with all their bits, or bf16 of many sizes.
+pub fn random_halves(
+    tensor_type: TensorType,
+    rows: usize,
+    columns: usize,
+    in_12_bits: bool,
+    noise: &mut Noise,
+) -> Vec<u8> {
+    let mut weight = |i: usize| {
+        let value = noise.float() * if tensor_type == TensorType::F16 { 0.05 } else { 1.0 };
+        match (tensor_type, in_12_bits, i % 97) {
+            (_, true, 5) => 0.0,
+            (_, true, 6) => -0.0,
+            (_, true, 7) if i == 7 => 6e-7,
+            (TensorType::BF16, false, _) => value * 2f32.powi(-((noise.next() % 40) as i32)),
+            (_, true, _) => half::bf16::from_f32(value).to_f32(),
+            _ => value,
+        }
+    };
+    let weights = (0..rows * columns).map(&mut weight);
+    match tensor_type {
+        TensorType::F16 => weights.flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        _ => weights.flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+    }
+}
+
 pub fn place(
     tensor_type: TensorType,
     rows: usize,

@@ -1,6 +1,6 @@
 //! Every kernel of the table against decoded weights in double precision.
 
-use super::noise::{Noise, place, random_rows};
+use super::noise::{Noise, place, random_halves, random_rows};
 use super::*;
 use crate::backend::cpu::kernels::KERNELS;
 use crate::backend::cpu::memory::AlignedBuf;
@@ -105,6 +105,33 @@ fn float_and_exact_products_agree_with_decoded_weights() {
     }
 }
 
+/// Weights that are packed in 12 bits, and that are not.
+const HALVES: [(TensorType, bool); 4] =
+    [(TensorType::F16, false), (TensorType::F16, true), (TensorType::BF16, false), (TensorType::BF16, true)];
+
+#[test]
+fn halves_are_packed_in_12_bits_where_that_suits_them() {
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(7);
+    let (rows, columns) = (80, 520);
+    for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
+        for (tensor_type, in_12_bits) in HALVES {
+            let mut bytes = random_halves(tensor_type, rows, columns, in_12_bits, &mut noise);
+            let bits = |matrix: &Matrix| (8 * matrix.bytes()).div_euclid(rows * columns);
+            let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
+            assert_eq!(bits(&matrix), if in_12_bits { 12 } else { 16 }, "{tensor_type:?} {in_12_bits}");
+            check(tensor_type.name(), &matrix, &mut acts(3, columns, isa, &pool, &mut noise), isa, &pool, true);
+            // What the sample does not show: a row in the middle that has too many exceptions.
+            for weight in bytes.chunks_exact_mut(2).skip(60 * columns).take(100) {
+                weight.copy_from_slice(&1u16.to_le_bytes());
+            }
+            let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
+            assert_eq!(bits(&matrix), 16, "{tensor_type:?} {in_12_bits}");
+            check(tensor_type.name(), &matrix, &mut acts(3, columns, isa, &pool, &mut noise), isa, &pool, true);
+        }
+    }
+}
+
 #[test]
 fn halves_of_many_rows_agree_with_weights_and_activations_in_bf16() {
     let isa = Isa::detect().vectors();
@@ -115,9 +142,9 @@ fn halves_of_many_rows_agree_with_weights_and_activations_in_bf16() {
     let pool = Pool::new(2).expect("a pool");
     let mut noise = Noise(5);
     let bf16 = |x: f32| half::bf16::from_f32(x).to_f32();
-    for tensor_type in [TensorType::F16, TensorType::BF16] {
+    for (tensor_type, in_12_bits) in HALVES {
         for (rows, columns) in [(1, 1), (19, 77), (80, 512)] {
-            let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+            let bytes = random_halves(tensor_type, rows, columns, in_12_bits, &mut noise);
             let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
             let mut weights = vec![0.0; columns];
             for n in [8, 9, 15, 300] {
@@ -147,9 +174,12 @@ fn halves_of_many_rows_agree_with_weights_and_activations_in_bf16() {
 fn packed_floats_are_the_rows_of_the_file() {
     let pool = Pool::new(2).expect("a pool");
     let mut noise = Noise(6);
-    for tensor_type in [TensorType::F32, TensorType::F16, TensorType::BF16] {
+    for (tensor_type, in_12_bits) in HALVES.into_iter().chain([(TensorType::F32, false)]) {
         for (rows, columns) in [(1, 1), (16, 2), (35, 77)] {
-            let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+            let bytes = match tensor_type {
+                TensorType::F32 => random_rows(tensor_type, rows, columns, &mut noise),
+                _ => random_halves(tensor_type, rows, columns, in_12_bits, &mut noise),
+            };
             let matrix = place(tensor_type, rows, columns, &bytes, true, Isa::detect(), &pool);
             let (mut found, mut expected) = (vec![0.0; columns], vec![0.0; columns]);
             let decode = tensor_type.format().decode.expect("a decoder");
@@ -169,10 +199,16 @@ fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
     let mut noise = Noise(3);
     let (rows, columns, isa) = (200, 1024, Isa::detect().vectors());
     let kernels = KERNELS.iter().filter(|kernel| kernel.isa == isa).map(|kernel| kernel.tensor_type);
-    for tensor_type in kernels.chain([TensorType::F32, TensorType::F16]) {
+    let types = kernels.chain([TensorType::F32]).map(|tensor_type| (tensor_type, None));
+    for (tensor_type, in_12_bits) in
+        types.chain(HALVES.map(|(tensor_type, in_12_bits)| (tensor_type, Some(in_12_bits))))
+    {
         // Halves of many rows are multiplied in bf16.
-        let exact = tensor_type == TensorType::F16;
-        let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+        let exact = in_12_bits.is_some();
+        let bytes = match in_12_bits {
+            Some(in_12_bits) => random_halves(tensor_type, rows, columns, in_12_bits, &mut noise),
+            None => random_rows(tensor_type, rows, columns, &mut noise),
+        };
         let one = Pool::new(1).expect("a pool");
         let mut all = acts(N, columns, isa, &one, &mut noise);
         let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &one);

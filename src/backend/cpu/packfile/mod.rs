@@ -38,7 +38,7 @@ use crate::quant::TensorType;
 use crate::xxh64::xxh64;
 
 /// To be raised with every change of a packed layout (a test of `pack` tells of one) or of this file's own.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const MAGIC: u64 = u64::from_le_bytes(*b"RFPACKED");
 /// Tensors begin at multiples of it: the largest page of processors that may map the file.
 const ALIGNMENT: u64 = 64 << 10;
@@ -77,6 +77,11 @@ pub struct Store {
 }
 
 impl Store {
+    /// Whether the file has the `len` bytes that `key` stands for.
+    pub fn has(&self, key: &Key, len: usize) -> bool {
+        self.file.as_ref().and_then(|file| file.found.as_ref()).is_some_and(|found| found.get(key, len).is_some())
+    }
+
     /// The packed form of `len` bytes that `key` stands for: from the file, or what `pack` makes now. Weights without a
     /// key are packed.
     pub fn place(
