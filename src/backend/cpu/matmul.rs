@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 
 use super::acts::Acts;
-use super::amx;
+use super::amx::{self, Gated};
 use super::features::Isa;
 use super::floats::{
     BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, decode_group, float_kernel,
@@ -29,7 +29,7 @@ const ACTS_TILE: usize = 64;
 const PANEL_ACTS: usize = 384 << 10;
 /// The same for float activations and those in bf16, in bytes.
 const FLOAT_ACTS_TILE: usize = 256 << 10;
-/// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
+/// Tasks of each thread at most: enough to even out a slow core, few enough to be worth their claims.
 const TASKS_PER_THREAD: usize = 4;
 
 /// One product: `out = acts · matrixᵀ + bias`.
@@ -77,6 +77,9 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
         acts.tile(pool);
     }
     let tiled = acts.tiles().is_some();
+    if jobs.iter().any(|job| !(tiled && on_tiles(job))) {
+        acts.value(pool);
+    }
     for job in jobs.iter().filter(|job| !(exact || tiled && on_tiles(job))) {
         if kernel(job.matrix.tensor_type(), isa).is_some() {
             acts.quantize(isa, pool);
@@ -104,12 +107,11 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         })
         .collect();
-    let tasks = match (pool.threads(), acts.tiles()) {
-        (1, _) => 1,
-        (threads, None) => threads * TASKS_PER_THREAD,
-        (threads, Some(_)) => threads * amx::TASKS_PER_THREAD,
+    let tile = match acts.tiles() {
+        Some(_) => amx::GROUPS * task_of(groups.div_ceil(amx::GROUPS), pool.threads()),
+        None if pool.threads() == 1 => groups.max(1),
+        None => groups.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1),
     };
-    let tile = groups.div_ceil(tasks).max(1);
     pool.run(groups.div_ceil(tile), &|task| {
         let range = task * tile..groups.min((task + 1) * tile);
         for part in &parts {
@@ -120,6 +122,37 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         }
     });
+}
+
+/// How many of `n` pieces a task has, such that the last threads to be busy are so for as short as possible; of equally
+/// good ways the one with the most tasks.
+fn task_of(n: usize, threads: usize) -> usize {
+    if threads == 1 {
+        return n.max(1);
+    }
+    let tasks = (1..=TASKS_PER_THREAD).rev().map(|each| n.div_ceil(threads * each).max(1));
+    tasks.min_by_key(|&task| n.div_ceil(task).div_ceil(threads) * task).unwrap_or(1)
+}
+
+/// A gated product on AMX: the activations become `activate(acts · gateᵀ + bias, acts · upᵀ + bias)`, rounded to tiles. False
+/// if that is not to be had: then nothing was done.
+pub(super) fn matmul_gated(pool: &Pool, isa: Isa, acts: &mut Acts, gated: &Gated) -> bool {
+    let rows = gated.gate.rows();
+    if isa != Isa::Amx || !amx::multiplies_gated(gated.gate, gated.up) {
+        return false;
+    }
+    acts.tile(pool);
+    acts.multiplied(rows, |x, out| {
+        let pairs = rows.div_ceil(COLUMNS);
+        // Two groups are a tile's columns, and three are multiplied at a time.
+        let tile = if pairs < 3 * pool.threads() { 1 } else { 3 * task_of(pairs.div_ceil(3), pool.threads()) };
+        let tile = tile * COLUMNS / ROWS;
+        let groups = gated.gate.groups();
+        pool.run(groups.div_ceil(tile), &|task| {
+            // SAFETY: AMX was asked for above; each group's columns belong to one task.
+            unsafe { amx::multiply_gated(gated, x, task * tile..groups.min((task + 1) * tile), out) };
+        });
+    })
 }
 
 impl Part<'_> {

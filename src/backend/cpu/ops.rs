@@ -9,10 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::CpuBackend;
 use super::acts::Acts;
-use super::amx;
+use super::amx::{self, Gated};
 use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
-use super::matmul::{Job, matmul};
+use super::matmul::{Job, matmul, matmul_gated};
 use super::matrix::Matrix as CpuMatrix;
 use super::rows::Rows;
 use super::vector;
@@ -410,19 +410,23 @@ impl Backend for CpuBackend {
         let work = work_of(work)?;
         let (n, n_ff, exact) = (work.n, work.shape.n_ff, work.shape.exact);
         self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
+        let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| match args.activation {
+            Activation::Silu => vector::mul_silu(self.isa, gate, up, out),
+            Activation::GeluTanh => vector::mul_gelu_tanh(self.isa, gate, up, out),
+        };
+        let gated = Gated {
+            gate: matrix_of(&args.gate.weight)?,
+            gate_bias: bias_of(args.gate)?,
+            up: matrix_of(&args.up.weight)?,
+            up_bias: bias_of(args.up)?,
+            activate: &activate,
+        };
+        if !exact && matmul_gated(&self.pool, self.isa, &mut work.acts, &gated) {
+            return Ok(());
+        }
         let mut jobs = [
-            Job {
-                matrix: matrix_of(&args.gate.weight)?,
-                out: &mut work.gate[..n * n_ff],
-                bias: bias_of(args.gate)?,
-                accumulate: false,
-            },
-            Job {
-                matrix: matrix_of(&args.up.weight)?,
-                out: &mut work.up[..n * n_ff],
-                bias: bias_of(args.up)?,
-                accumulate: false,
-            },
+            Job { matrix: gated.gate, out: &mut work.gate[..n * n_ff], bias: gated.gate_bias, accumulate: false },
+            Job { matrix: gated.up, out: &mut work.up[..n * n_ff], bias: gated.up_bias, accumulate: false },
         ];
         matmul(&self.pool, self.isa, &mut work.acts, &mut jobs, exact);
         work.acts.set_shape(n, n_ff);
@@ -433,11 +437,7 @@ impl Backend for CpuBackend {
                 let range = i * n_ff..(i + 1) * n_ff;
                 let (gate, up) = (&gate[range.clone()], &up[range]);
                 // SAFETY: each row is written by one task.
-                let out = unsafe { out.row(i) };
-                match args.activation {
-                    Activation::Silu => vector::mul_silu(self.isa, gate, up, out),
-                    Activation::GeluTanh => vector::mul_gelu_tanh(self.isa, gate, up, out),
-                }
+                activate(gate, up, unsafe { out.row(i) });
             });
         }
         Ok(())

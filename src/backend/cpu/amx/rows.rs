@@ -1,5 +1,7 @@
 //! Rows of activations as the tile unit wants them.
 
+use half::bf16;
+
 use super::super::memory::AlignedBuf;
 use super::super::pack::COLUMNS;
 use super::super::pool::Pool;
@@ -45,6 +47,26 @@ impl Tiles {
                 unsafe { round_row(row, 1.0, out.as_mut_ptr().add(r * TILE_WIDTH)) };
             }
         });
+    }
+
+    /// Room for the tiles of `rows` rows of `columns` elements, whole tiles: a row for each 16 of them. All of it has to be
+    /// written.
+    pub fn rows_of(&mut self, rows: usize, columns: usize) -> Rows<'_, u8> {
+        assert!(columns.is_multiple_of(COLUMNS));
+        (self.rows, self.columns) = (rows, columns);
+        let block = self.block();
+        Rows::new(&mut self.memory.as_mut_slice()[..rows.div_ceil(TILE_ROWS) * block], block)
+    }
+
+    /// The elements of row `i`.
+    pub fn row(&self, i: usize, out: &mut [f32]) {
+        let block = &self.memory.as_slice()[i / TILE_ROWS * self.block()..][..self.block()];
+        let rows = block.chunks_exact(TILE_WIDTH).skip(i % TILE_ROWS).step_by(TILE_ROWS);
+        for (row, out) in rows.zip(out.chunks_mut(COLUMNS)) {
+            for (x, out) in row.as_chunks::<2>().0.iter().zip(out) {
+                *out = bf16::from_le_bytes(*x).to_f32();
+            }
+        }
     }
 
     /// Bytes of 16 rows.

@@ -173,6 +173,73 @@ fn bias_and_accumulation() {
 }
 
 #[test]
+fn gated_products_are_activated_and_in_tiles() {
+    if !can_unfold() {
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(11);
+    let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| {
+        out.iter_mut().zip(gate.iter().zip(up)).for_each(|(out, (gate, up))| *out = gate.max(0.0) * up);
+    };
+    for (gate_type, up_type, rows, columns, n) in [
+        (TensorType::Q4_0, TensorType::Q4_0, 96, 512, 80),
+        (TensorType::Q4_K, TensorType::Q6_K, 64, 1024, 33),
+        (TensorType::F16, TensorType::Q8_0, 160, 96, 17),
+        (TensorType::Q8_0, TensorType::Q8_0, 32, 64, 16),
+    ] {
+        let mut matrix = |tensor_type| {
+            let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+            place(tensor_type, rows, columns, &bytes, true, Isa::Avx512Vnni, &pool)
+        };
+        let (gate, up) = (matrix(gate_type), matrix(up_type));
+        let values: Vec<f32> = (0..n * columns).map(|_| noise.float()).collect();
+        let biases: [Vec<f32>; 2] = std::array::from_fn(|_| (0..rows).map(|_| noise.float()).collect());
+        let tiles = rounded(&values, n, columns, &pool);
+        for unit in units() {
+            let product = |matrix: &Matrix, bias: &[f32]| {
+                let mut out = vec![f32::NAN; n * rows];
+                multiply_on(unit, matrix, &tiles, &mut out, Some(bias), false);
+                out
+            };
+            let (gates, ups) = (product(&gate, &biases[0]), product(&up, &biases[1]));
+            let mut wanted = vec![0.0; n * rows];
+            activate(&gates, &ups, &mut wanted);
+            let gated = Gated {
+                gate: &gate,
+                gate_bias: Some(&biases[0]),
+                up: &up,
+                up_bias: Some(&biases[1]),
+                activate: &activate,
+            };
+            let mut out = Tiles::new(n, rows).expect("tiles");
+            {
+                let out = out.rows_of(n, rows);
+                let groups = rows / ROWS;
+                for groups in [0..groups / 2, groups / 2..groups] {
+                    // SAFETY: `can_unfold`, and the unit is there.
+                    unsafe {
+                        match unit {
+                            On::Emulated => multiply_gated_with::<unit::Emulated>(&gated, &tiles, groups, &out),
+                            On::Vectors => multiply_gated_with::<unit::Vectors>(&gated, &tiles, groups, &out),
+                            On::Amx => multiply_gated(&gated, &tiles, groups, &out),
+                        }
+                    }
+                }
+            }
+            let mut row = vec![f32::NAN; rows];
+            for (i, wanted) in wanted.chunks_exact(rows).enumerate() {
+                out.row(i, &mut row);
+                for (found, wanted) in row.iter().zip(wanted) {
+                    let allowed = wanted.abs() / 128.0 + 1e-4;
+                    assert!((found - wanted).abs() <= allowed, "{unit:?} {gate_type:?} {i}: {found}, not {wanted}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn activations_are_rounded_to_nearest_even() {
     if !can_unfold() {
         return;
