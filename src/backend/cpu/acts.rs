@@ -157,6 +157,15 @@ impl Acts {
         }
     }
 
+    /// Uses the room for `n` rows of `columns` elements that are written in tiles alone, a row of tiles for each 16 rows; `None`
+    /// where there is none, or too few rows. All of it has to be written, zeros where there are no rows.
+    pub(super) fn written_in_tiles(&mut self, n: usize, columns: usize) -> Option<Rows<'_, u8>> {
+        self.set_shape(n, columns);
+        let [tiles, _] = self.tiles.as_mut().filter(|_| n >= LEAST_ROWS)?;
+        (self.tiled, self.only_tiled) = (true, true);
+        Some(tiles.rows_of(n, columns))
+    }
+
     /// Lets `multiply` make rows of `columns` elements, whole tiles of them, of those in tiles: of the tiles that there are, and
     /// in rows of tiles for 16 rows each. False if the rows are not in tiles.
     pub(super) fn multiplied(&mut self, columns: usize, multiply: impl FnOnce(&Tiles, &Rows<u8>)) -> bool {

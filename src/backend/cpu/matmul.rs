@@ -7,6 +7,7 @@
 //! from [`amx::rows::LEAST_ROWS`] on.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::acts::Acts;
 use super::amx::{self, Gated};
@@ -77,7 +78,8 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
         acts.tile(pool);
     }
     let tiled = acts.tiles().is_some();
-    if jobs.iter().any(|job| !(tiled && on_tiles(job))) {
+    let all_tiled = tiled && jobs.iter().all(on_tiles);
+    if !all_tiled {
         acts.value(pool);
     }
     for job in jobs.iter().filter(|job| !(exact || tiled && on_tiles(job))) {
@@ -107,60 +109,106 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         })
         .collect();
-    let tile = match acts.tiles() {
-        Some(_) => amx::GROUPS * task_of(groups.div_ceil(amx::GROUPS), pool.threads()),
-        None if pool.threads() == 1 => groups.max(1),
-        None => groups.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1),
-    };
-    pool.run(groups.div_ceil(tile), &|task| {
-        let range = task * tile..groups.min((task + 1) * tile);
+    let run = |rows: Range<usize>, range: Range<usize>| {
         for part in &parts {
             let from = range.start.clamp(part.first, part.first + part.matrix.groups()) - part.first;
             let to = range.end.clamp(part.first, part.first + part.matrix.groups()) - part.first;
             if from < to {
-                part.run(isa, acts, from..to, exact);
+                part.run(isa, acts, rows.clone(), from..to, exact);
             }
         }
-    });
+    };
+    if all_tiled {
+        return Grid::new(acts.rows(), groups, amx::GROUPS, pool.threads()).run(pool, &run);
+    }
+    let tasks = if pool.threads() == 1 { 1 } else { pool.threads() * TASKS_PER_THREAD };
+    let tile = groups.div_ceil(tasks).max(1);
+    pool.run(groups.div_ceil(tile), &|task| run(0..acts.rows(), task * tile..groups.min((task + 1) * tile)));
 }
 
-/// How many of `n` pieces a task has, such that the last threads to be busy are so for as short as possible; of equally
-/// good ways the one with the most tasks.
-fn task_of(n: usize, threads: usize) -> usize {
-    if threads == 1 {
-        return n.max(1);
+/// Fewer rows of activations for each thread are not worth that each of them unfolds all weights.
+const ROWS_OF_THREAD: usize = 128;
+
+/// How products on AMX are distributed. With many rows of activations each thread takes some of them, those that it
+/// takes for all else, and nearly nothing goes from one core to another: 12 ns for a cache line, when unfolding
+/// weights for one thread's rows again costs a tenth of what multiplying them does. With few rows each thread takes some of
+/// the matrices' groups.
+struct Grid {
+    rows: usize,
+    groups: usize,
+    /// Parts of the rows, and rows of each.
+    row_parts: usize,
+    height: usize,
+    /// Parts of the groups for each part of the rows.
+    group_parts: usize,
+    /// Pieces of a part, and groups of each.
+    pieces: usize,
+    piece: usize,
+}
+
+impl Grid {
+    /// Pieces are multiples of `unit` groups.
+    fn new(rows: usize, groups: usize, unit: usize, threads: usize) -> Grid {
+        let row_parts = threads.min(rows / ROWS_OF_THREAD).max(1);
+        // (As `CpuBackend::each_row` divides them.)
+        let height = rows.div_ceil(row_parts).next_multiple_of(2 * amx::rows::LEAST_ROWS);
+        let group_parts = (threads / row_parts).max(1);
+        // A thread alone needs no pieces.
+        let pieces = if threads == 1 { 1 } else { TASKS_PER_THREAD };
+        let units = groups.div_ceil(unit);
+        let part = units.div_ceil(group_parts).max(1);
+        let piece = part.div_ceil(pieces);
+        Grid {
+            rows,
+            groups,
+            row_parts: rows.div_ceil(height),
+            height,
+            group_parts: units.div_ceil(part),
+            pieces: part.div_ceil(piece),
+            piece: piece * unit,
+        }
     }
-    let tasks = (1..=TASKS_PER_THREAD).rev().map(|each| n.div_ceil(threads * each).max(1));
-    tasks.min_by_key(|&task| n.div_ceil(task).div_ceil(threads) * task).unwrap_or(1)
+
+    /// Calls `run(rows, groups)` for each piece.
+    fn run(&self, pool: &Pool, run: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
+        let part = self.pieces * self.piece;
+        pool.run_near(self.row_parts * self.group_parts, self.pieces, &|p, piece| {
+            let rows = p % self.row_parts * self.height..self.rows.min((p % self.row_parts + 1) * self.height);
+            let start = p / self.row_parts * part + piece * self.piece;
+            let groups = start..self.groups.min(start + self.piece);
+            if !groups.is_empty() {
+                run(rows, groups);
+            }
+        });
+    }
 }
 
 /// A gated product on AMX: the activations become `activate(acts · gateᵀ + bias, acts · upᵀ + bias)`, rounded to tiles. False
 /// if that is not to be had: then nothing was done.
 pub(super) fn matmul_gated(pool: &Pool, isa: Isa, acts: &mut Acts, gated: &Gated) -> bool {
-    let rows = gated.gate.rows();
     if isa != Isa::Amx || !amx::multiplies_gated(gated.gate, gated.up) {
         return false;
     }
     acts.tile(pool);
-    acts.multiplied(rows, |x, out| {
-        let pairs = rows.div_ceil(COLUMNS);
+    let rows = acts.rows();
+    acts.multiplied(gated.gate.rows(), |x, out| {
         // Two groups are a tile's columns, and three are multiplied at a time.
-        let tile = if pairs < 3 * pool.threads() { 1 } else { 3 * task_of(pairs.div_ceil(3), pool.threads()) };
-        let tile = tile * COLUMNS / ROWS;
         let groups = gated.gate.groups();
-        pool.run(groups.div_ceil(tile), &|task| {
-            // SAFETY: AMX was asked for above; each group's columns belong to one task.
-            unsafe { amx::multiply_gated(gated, x, task * tile..groups.min((task + 1) * tile), out) };
+        let unit = if groups < 6 * amx::GROUPS * pool.threads() { 2 } else { 2 * amx::GROUPS };
+        Grid::new(rows, groups, unit, pool.threads()).run(pool, &|rows, groups| {
+            // SAFETY: AMX was asked for above; each piece belongs to one task.
+            unsafe { amx::multiply_gated(gated, x, rows, groups, out) };
         });
     })
 }
 
 impl Part<'_> {
-    fn run(&self, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>, exact: bool) {
+    /// Products of `rows` of the activations: all of them, but where they are in tiles.
+    fn run(&self, isa: Isa, acts: &Acts, rows: Range<usize>, groups: Range<usize>, exact: bool) {
         if let Some(tiles) = acts.tiles().filter(|_| !exact && amx::multiplies(self.matrix)) {
             let target = amx::Target { out: &self.out, bias: self.bias, accumulate: self.accumulate };
             // SAFETY: only AMX has activations in tiles; these rows of the matrix belong to one task.
-            return unsafe { amx::multiply(self.matrix, tiles, groups, target) };
+            return unsafe { amx::multiply(self.matrix, tiles, rows, groups, target) };
         }
         if let Some(float) = self.matrix.packed_floats() {
             return match acts.bf16().filter(|_| !exact && float != Float::F32) {
@@ -178,7 +226,7 @@ impl Part<'_> {
         }
     }
 
-    fn run_packed(&self, layout: &Layout, kernel: &Kernel, acts: &Acts, groups: std::ops::Range<usize>) {
+    fn run_packed(&self, layout: &Layout, kernel: &Kernel, acts: &Acts, groups: Range<usize>) {
         let tiles = acts.columns() / COLUMNS;
         SCRATCH.with_borrow_mut(|(scratch, _)| {
             for first in (0..acts.rows()).step_by(ACTS_TILE) {
@@ -211,7 +259,7 @@ impl Part<'_> {
     }
 
     /// Many rows of activations: weights are unfolded for all rows of a tile.
-    fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, groups: std::ops::Range<usize>) {
+    fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, groups: Range<usize>) {
         let tiles = acts.columns() / COLUMNS;
         let rows = (PANEL_ACTS / (2 * acts.columns()).max(1)).clamp(ACTS_TILE / 2, 2 * ACTS_TILE);
         SCRATCH.with_borrow_mut(|(scratch, _)| {
@@ -258,7 +306,7 @@ impl Part<'_> {
     }
 
     /// Packed float weights by float activations.
-    fn run_packed_floats(&self, float: Float, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>) {
+    fn run_packed_floats(&self, float: Float, isa: Isa, acts: &Acts, groups: Range<usize>) {
         let columns = acts.columns();
         let tile = (FLOAT_ACTS_TILE / (4 * columns.max(1))).max(1).next_multiple_of(3 * FLOAT_MOST);
         PANEL.with_borrow_mut(|lines| {
@@ -292,7 +340,7 @@ impl Part<'_> {
     }
 
     /// Packed F16 or BF16 by activations in bf16, whose rows are `stride` apart.
-    fn run_bf16(&self, float: Float, acts: &Acts, x: &[u16], stride: usize, groups: std::ops::Range<usize>) {
+    fn run_bf16(&self, float: Float, acts: &Acts, x: &[u16], stride: usize, groups: Range<usize>) {
         let pairs = acts.columns().div_ceil(2);
         let size = float.group_bytes(acts.columns());
         let tile = (FLOAT_ACTS_TILE / (2 * stride).max(1)).max(1).next_multiple_of(BF16_WIDTHS[0]);
@@ -337,7 +385,7 @@ impl Part<'_> {
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.
-    fn run_float(&self, isa: Isa, acts: &Acts, groups: std::ops::Range<usize>) {
+    fn run_float(&self, isa: Isa, acts: &Acts, groups: Range<usize>) {
         let columns = acts.columns();
         let float = Float::of(self.matrix.tensor_type());
         SCRATCH.with_borrow_mut(|(_, decoded)| {

@@ -113,9 +113,45 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Runs `task(part, piece)` once for each piece of each part, as [`Pool::run`] does. A thread begins with the same part
+    /// in each run, in which it finds in its own caches what it left there in the run before, and helps others when no
+    /// piece of it is left.
+    pub fn run_near(&self, parts: usize, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        let taken: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
+        self.run(self.threads().min(parts * pieces), &|i| {
+            let own = if let Source::Host(..) = self.source { i } else { NUMBER.get() };
+            for part in (0..parts).map(|p| (own + p) % parts) {
+                while let Some(piece) =
+                    Some(taken[part].fetch_add(1, Ordering::Relaxed)).filter(|&piece| piece < pieces)
+                {
+                    task(part, piece);
+                }
+            }
+        });
+    }
+
+    /// [`Pool::run_near`] of `n` pieces that follow each other: parts are [`Pool::part_of`] of them.
+    pub fn run_in_order(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        let part = self.part_of(n);
+        self.run_near(n.div_ceil(part), part, &|p, piece| {
+            if p * part + piece < n {
+                task(p * part + piece);
+            }
+        });
+    }
+
+    /// Pieces of a part, so that there is one for each thread.
+    fn part_of(&self, n: usize) -> usize {
+        n.div_ceil(self.threads()).max(1)
+    }
+}
+
 thread_local! {
     /// This thread is inside a task: what it runs on a pool is nested.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Which thread of its pool this is: 0 for a caller.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Lets the host distribute the tasks. None of them unwinds into the host.
@@ -254,6 +290,7 @@ impl Workers {
                     if pinned {
                         affinity::pin(i);
                     }
+                    NUMBER.set(i);
                     shared.work(&shared.states[i - 1].0);
                 })
                 .map_err(|source| Error::io(format!("cannot start the thread {name} of {count}"), source))?;

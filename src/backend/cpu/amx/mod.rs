@@ -69,15 +69,15 @@ pub(super) fn multiplies(matrix: &Matrix) -> bool {
     }
 }
 
-/// Multiplies `groups` of 16 rows of the matrix by all rows of activations.
+/// Multiplies `groups` of 16 rows of the matrix by `rows` of activations, the first of which is the first of a tile.
 ///
 /// # Safety
 /// [`Isa::Amx`](super::features::Isa::Amx), and nobody else may use these rows' part of the target.
-pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
+pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, rows: Range<usize>, groups: Range<usize>, target: Target) {
     // SAFETY: as demanded.
     unsafe {
         let _configured = Configured::new();
-        multiply_with::<Amx>(matrix, x, groups, target);
+        multiply_with::<Amx>(matrix, x, rows, groups, target);
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) unsafe fn multiply(matrix: &Matrix, x: &Tiles, groups: Range<usize>, 
 ///
 /// # Safety
 /// AVX-512 with VNNI and BF16, and what [`Unit`] demands.
-unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize>, target: Target) {
+unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, rows: Range<usize>, groups: Range<usize>, target: Target) {
     assert!(matrix.columns() == x.columns);
     let columns = matrix.columns();
     let chunk = columns.div_ceil(columns.div_ceil(CHUNK).max(1)).next_multiple_of(256);
@@ -93,8 +93,8 @@ unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, groups: Range<usize
         let part = first..columns.min(first + chunk);
         // SAFETY: as demanded; the groups of all blocks are among `groups`.
         unsafe {
-            each_block::<U, 1>([matrix], x, &part, groups.clone(), |at, groups, [run]| {
-                store(matrix, x, at, groups, part.start == 0, target, run);
+            each_block::<U, 1>([matrix], x, rows.clone(), &part, groups.clone(), |at, groups, [run]| {
+                store(matrix, at..rows.end, groups, part.start == 0, target, run);
             });
         }
     }
@@ -116,16 +116,22 @@ pub(super) fn multiplies_gated(gate: &Matrix, up: &Matrix) -> bool {
     alike && gate.columns() <= GATED && gate.rows().is_multiple_of(COLUMNS) && multiplies(gate) && multiplies(up)
 }
 
-/// Multiplies `groups` of 16 rows of both matrices by all rows of activations, and rounds what the activation makes of the
+/// Multiplies `groups` of 16 rows of both matrices by `rows` of activations, as [`multiply`] does, and rounds what the activation makes of the
 /// products to tiles of `out`, whose rows are those of 16 rows of activations.
 ///
 /// # Safety
 /// [`Isa::Amx`](super::features::Isa::Amx), and nobody else may use these columns of `out`.
-pub(super) unsafe fn multiply_gated(gated: &Gated, x: &Tiles, groups: Range<usize>, out: &Rows<u8>) {
+pub(super) unsafe fn multiply_gated(
+    gated: &Gated,
+    x: &Tiles,
+    rows: Range<usize>,
+    groups: Range<usize>,
+    out: &Rows<u8>,
+) {
     // SAFETY: as demanded.
     unsafe {
         let _configured = Configured::new();
-        multiply_gated_with::<Amx>(gated, x, groups, out);
+        multiply_gated_with::<Amx>(gated, x, rows, groups, out);
     }
 }
 
@@ -133,20 +139,26 @@ pub(super) unsafe fn multiply_gated(gated: &Gated, x: &Tiles, groups: Range<usiz
 ///
 /// # Safety
 /// AVX-512 with VNNI and BF16, and what [`Unit`] demands.
-unsafe fn multiply_gated_with<U: Unit>(gated: &Gated, x: &Tiles, groups: Range<usize>, out: &Rows<u8>) {
+unsafe fn multiply_gated_with<U: Unit>(
+    gated: &Gated,
+    x: &Tiles,
+    rows: Range<usize>,
+    groups: Range<usize>,
+    out: &Rows<u8>,
+) {
     let Gated { gate, up, .. } = *gated;
     assert!(multiplies_gated(gate, up) && gate.columns() == x.columns);
     let (mut products, mut activated) = ([Sums::ZERO, Sums::ZERO], Sums::ZERO);
     // SAFETY: as demanded.
     unsafe {
-        each_block::<U, 2>([gate, up], x, &(0..x.columns), groups, |at, groups, runs| {
+        each_block::<U, 2>([gate, up], x, rows.clone(), &(0..x.columns), groups, |at, groups, runs| {
             for ((sums, run), bias) in products.iter_mut().zip(runs).zip([gated.gate_bias, gated.up_bias]) {
-                run(sums.start(), Sums::STRIDE, false);
+                run(sums.place());
                 if let Some(bias) = bias {
                     sums.add(&bias[groups.start * ROWS..groups.end * ROWS]);
                 }
             }
-            let height = if x.rows - at > TILE_ROWS { 2 * TILE_ROWS } else { TILE_ROWS };
+            let height = if rows.end - at > TILE_ROWS { 2 * TILE_ROWS } else { TILE_ROWS };
             let len = height * Sums::WIDTH;
             (gated.activate)(&products[0].0[..len], &products[1].0[..len], &mut activated.0[..len]);
             for (i, group) in groups.enumerate() {
@@ -161,11 +173,19 @@ unsafe fn multiply_gated_with<U: Unit>(gated: &Gated, x: &Tiles, groups: Range<u
     }
 }
 
-/// Computes the products of a block of up to 32 rows of activations and three groups: the sums' place, the bytes from one row
-/// of them to the next, and whether they are added to what is there.
-type Run<'a> = &'a dyn Fn(*mut f32, usize, bool);
+/// Where the sums of a block go.
+struct Place {
+    sums: *mut f32,
+    /// Bytes from one row of them to the next.
+    stride: usize,
+    /// Add to what is there.
+    add: bool,
+}
 
-/// Calls `each(row of activations, groups, runs)` for all blocks of `groups`, over the columns `part`. Every run must be called:
+/// Computes the products of a block of up to 32 rows of activations and three groups.
+type Run<'a> = &'a dyn Fn(Place);
+
+/// Calls `each(row of activations, groups, runs)` for all blocks of `rows` and `groups`, over the columns `part`. Every run must be called:
 /// the first unfolds what the next blocks use. It writes 16 or 32 rows of sums, whether all are of activations or not, and as
 /// many columns as [`width`] says.
 ///
@@ -174,6 +194,7 @@ type Run<'a> = &'a dyn Fn(*mut f32, usize, bool);
 unsafe fn each_block<U: Unit, const MATRICES: usize>(
     matrices: [&Matrix; MATRICES],
     x: &Tiles,
+    rows: Range<usize>,
     part: &Range<usize>,
     groups: Range<usize>,
     mut each: impl FnMut(usize, Range<usize>, [Run; MATRICES]),
@@ -182,9 +203,10 @@ unsafe fn each_block<U: Unit, const MATRICES: usize>(
     if unfolders.iter().any(Option::is_none) {
         return;
     }
-    let steps = part.len().div_ceil(COLUMNS);
+    assert!(rows.start.is_multiple_of(TILE_ROWS) && rows.end <= x.rows);
+    let (steps, end) = (part.len().div_ceil(COLUMNS), rows.end);
     // Few rows use what is unfolded once.
-    let room = if x.rows <= 2 * TILE_ROWS { FEW } else { steps };
+    let room = if rows.len() <= 2 * TILE_ROWS { FEW } else { steps };
     let group_bytes = room * TILE_BYTES;
     let together = (UNFOLDED / (group_bytes * MATRICES) / GROUPS * GROUPS).clamp(GROUPS, 10 * GROUPS);
     SCRATCH.with_borrow_mut(|(unfolded, packed)| {
@@ -196,21 +218,20 @@ unsafe fn each_block<U: Unit, const MATRICES: usize>(
         let packed = RefCell::new(packed);
         for first in groups.clone().step_by(together) {
             let block = first..groups.end.min(first + together);
-            for at in (0..x.rows).step_by(2 * TILE_ROWS) {
+            for at in rows.clone().step_by(2 * TILE_ROWS) {
                 for group in block.clone().step_by(GROUPS) {
                     let some = group..block.end.min(group + GROUPS);
                     let runs: [_; MATRICES] = std::array::from_fn(|m| {
-                        let (some, packed) = (some.clone(), &packed);
-                        let place =
-                            if room == FEW { 0 } else { ((group - first) * MATRICES + m * some.len()) * group_bytes };
-                        let w = start.wrapping_add(place);
-                        move |sums: *mut f32, sums_stride: usize, add: bool| {
-                            let product =
-                                Product { matrix: matrices[m], x, at, part, w, group_bytes, groups: some.clone() };
-                            let block = product.block(sums, sums_stride, add);
+                        let (some, packed, rows) = (some.clone(), &packed, &rows);
+                        let index = (group - first) * MATRICES + m * some.len();
+                        let w = start.wrapping_add(if room == FEW { 0 } else { index * group_bytes });
+                        move |place: Place| {
+                            let matrix = matrices[m];
+                            let product = Product { matrix, x, at, end, part, w, group_bytes, groups: some.clone() };
+                            let block = product.block(&place);
                             match unfolders[m] {
                                 // SAFETY: as demanded; the groups have the columns, and there is room for them unfolded.
-                                Some(unfold) if at == 0 => unsafe {
+                                Some(unfold) if at == rows.start => unsafe {
                                     unfold(&product.several(room, &mut packed.borrow_mut()), &block);
                                 },
                                 // SAFETY: as demanded; the groups were unfolded for the first rows.
@@ -229,11 +250,12 @@ unsafe fn each_block<U: Unit, const MATRICES: usize>(
     });
 }
 
-/// A product of up to 32 rows of activations, from row `at`, with some groups, over the columns `part`.
+/// A product of up to 32 rows of activations, from row `at` and before `end`, with some groups, over the columns `part`.
 struct Product<'a> {
     matrix: &'a Matrix,
     x: &'a Tiles,
     at: usize,
+    end: usize,
     part: &'a Range<usize>,
     /// The unfolded groups, and the bytes from one to the next.
     w: *mut u8,
@@ -242,9 +264,9 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn block(&self, sums: *mut f32, sums_stride: usize, add: bool) -> Block {
+    fn block(&self, place: &Place) -> Block {
         let Product { x, at, part, .. } = self;
-        let rows = if x.rows - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
+        let rows = if self.end - at > TILE_ROWS { unit::Rows::Two } else { unit::Rows::One };
         Block {
             x: x.memory.as_slice()[at / TILE_ROWS * x.block() + part.start / COLUMNS * TILE_BYTES..].as_ptr(),
             x_next: x.block(),
@@ -253,9 +275,9 @@ impl Product<'_> {
             w_next: if self.groups.len() == 1 { 0 } else { self.group_bytes },
             rows,
             groups: if self.groups.len() == GROUPS { unit::Groups::Three } else { unit::Groups::Two },
-            sums,
-            sums_stride,
-            add,
+            sums: place.sums,
+            sums_stride: place.stride,
+            add: place.add,
         }
     }
 
@@ -286,21 +308,22 @@ fn width(groups: &Range<usize>) -> usize {
     groups.len().max(2) * ROWS
 }
 
-/// Brings the products of a block, which `run` computes, to their place.
+/// Brings the products of a block, the first of `rows`, which `run` computes, to their place.
 ///
 /// # Safety
 /// The groups' part of the target is the caller's alone.
-unsafe fn store(matrix: &Matrix, x: &Tiles, at: usize, groups: Range<usize>, first: bool, target: Target, run: Run) {
-    let row = groups.start * ROWS;
-    let n = (2 * TILE_ROWS).min(x.rows - at);
+unsafe fn store(matrix: &Matrix, rows: Range<usize>, groups: Range<usize>, first: bool, target: Target, run: Run) {
+    let (at, row) = (rows.start, groups.start * ROWS);
+    let n = (2 * TILE_ROWS).min(rows.len());
     let there = (matrix.rows() - row).min(groups.len() * ROWS);
     let add = target.accumulate || !first;
     if n.is_multiple_of(TILE_ROWS) && there == width(&groups) && target.bias.is_none() {
         // SAFETY: the sums are the caller's: as many elements of each of the rows.
-        return run(unsafe { target.out.at(at, row) }, target.out.width() * size_of::<f32>(), add);
+        let sums = unsafe { target.out.at(at, row) };
+        return run(Place { sums, stride: target.out.width() * size_of::<f32>(), add });
     }
     let mut sums = Sums::ZERO;
-    run(sums.start(), Sums::STRIDE, false);
+    run(sums.place());
     if let Some(bias) = target.bias.filter(|_| first) {
         sums.add(&bias[row..row + there]);
     }
@@ -319,12 +342,11 @@ struct Sums([f32; 2 * TILE_ROWS * Sums::WIDTH]);
 
 impl Sums {
     const WIDTH: usize = GROUPS * ROWS;
-    /// Bytes of a row.
     const STRIDE: usize = Sums::WIDTH * size_of::<f32>();
     const ZERO: Sums = Sums([0.0; 2 * TILE_ROWS * Sums::WIDTH]);
 
-    fn start(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr()
+    fn place(&mut self) -> Place {
+        Place { sums: self.0.as_mut_ptr(), stride: Sums::STRIDE, add: false }
     }
 
     /// Adds a bias to each row.

@@ -13,6 +13,21 @@ use crate::error::Result;
 /// Fewer rows of activations are faster on vectors.
 pub(in super::super) const LEAST_ROWS: usize = 16;
 
+/// Rounds row `i` to its place in [`Tiles::rows_of`]; `None`: fills it with zeros.
+///
+/// # Safety
+/// AVX-512 with BF16; the row's places are the caller's, and there are as many as it has elements.
+pub(in super::super) unsafe fn round(tiles: &Rows<u8>, i: usize, row: Option<&[f32]>) {
+    // SAFETY: as demanded.
+    unsafe {
+        let out = tiles.at(i / TILE_ROWS, i % TILE_ROWS * TILE_WIDTH);
+        match row {
+            Some(row) => round_row(row, 1.0, out),
+            None => (0..tiles.width()).step_by(TILE_BYTES).for_each(|at| out.add(at).write_bytes(0, TILE_WIDTH)),
+        }
+    }
+}
+
 /// Rows of activations in bf16: `[rows / 16][columns / 32]` tiles of 16 × 32, filled up with zeros.
 pub(in super::super) struct Tiles {
     pub(super) memory: AlignedBuf,
@@ -36,7 +51,7 @@ impl Tiles {
         (self.rows, self.columns) = (rows, columns);
         let (blocks, block) = (rows.div_ceil(TILE_ROWS), columns.div_ceil(COLUMNS) * TILE_BYTES);
         let tiles = Rows::new(&mut self.memory.as_mut_slice()[..blocks * block], block);
-        pool.run(blocks, &|i| {
+        pool.run_in_order(blocks, &|i| {
             // SAFETY: each block is written by one task.
             let out = unsafe { tiles.row(i) };
             if (i + 1) * TILE_ROWS > rows {
@@ -49,10 +64,9 @@ impl Tiles {
         });
     }
 
-    /// Room for the tiles of `rows` rows of `columns` elements, whole tiles: a row for each 16 of them. All of it has to be
-    /// written.
+    /// Room for the tiles of `rows` rows of `columns` elements: a row for each 16 of them. All of it has to be written, zeros
+    /// where there are no elements.
     pub fn rows_of(&mut self, rows: usize, columns: usize) -> Rows<'_, u8> {
-        assert!(columns.is_multiple_of(COLUMNS));
         (self.rows, self.columns) = (rows, columns);
         let block = self.block();
         Rows::new(&mut self.memory.as_mut_slice()[..rows.div_ceil(TILE_ROWS) * block], block)

@@ -46,10 +46,15 @@ fn multiply_on(unit: On, matrix: &Matrix, tiles: &Tiles, out: &mut [f32], bias: 
     // SAFETY: `can_unfold`, and the unit is there.
     unsafe {
         let groups = 0..matrix.rows().div_ceil(ROWS);
-        match unit {
-            On::Emulated => multiply_with::<unit::Emulated>(matrix, tiles, groups, target),
-            On::Vectors => multiply_with::<unit::Vectors>(matrix, tiles, groups, target),
-            On::Amx => multiply(matrix, tiles, groups, target),
+        // As two threads might.
+        let half = (tiles.rows / 2).next_multiple_of(TILE_ROWS).min(tiles.rows);
+        for rows in [0..half, half..tiles.rows].into_iter().filter(|rows| !rows.is_empty()) {
+            let groups = groups.clone();
+            match unit {
+                On::Emulated => multiply_with::<unit::Emulated>(matrix, tiles, rows, groups, target),
+                On::Vectors => multiply_with::<unit::Vectors>(matrix, tiles, rows, groups, target),
+                On::Amx => multiply(matrix, tiles, rows, groups, target),
+            }
         }
     }
 }
@@ -216,13 +221,16 @@ fn gated_products_are_activated_and_in_tiles() {
             {
                 let out = out.rows_of(n, rows);
                 let groups = rows / ROWS;
-                for groups in [0..groups / 2, groups / 2..groups] {
+                let whole = 0..n / TILE_ROWS * TILE_ROWS;
+                for (rows, groups) in
+                    [(whole.clone(), 0..groups / 2), (whole.clone(), groups / 2..groups), (whole.end..n, 0..groups)]
+                {
                     // SAFETY: `can_unfold`, and the unit is there.
                     unsafe {
                         match unit {
-                            On::Emulated => multiply_gated_with::<unit::Emulated>(&gated, &tiles, groups, &out),
-                            On::Vectors => multiply_gated_with::<unit::Vectors>(&gated, &tiles, groups, &out),
-                            On::Amx => multiply_gated(&gated, &tiles, groups, &out),
+                            On::Emulated => multiply_gated_with::<unit::Emulated>(&gated, &tiles, rows, groups, &out),
+                            On::Vectors => multiply_gated_with::<unit::Vectors>(&gated, &tiles, rows, groups, &out),
+                            On::Amx => multiply_gated(&gated, &tiles, rows, groups, &out),
                         }
                     }
                 }

@@ -289,13 +289,15 @@ impl Unit for Amx {
 
     #[inline(always)]
     unsafe fn add(block: &Block, steps: Range<usize>) {
-        // SAFETY: as demanded.
-        unsafe {
-            match (block.groups, block.rows) {
-                (Groups::Two, Rows::One) => steps.for_each(|i| (0..2).for_each(|n| one_of_two(block, i, i, n))),
-                (Groups::Two, Rows::Two) => steps.for_each(|i| (0..4).for_each(|n| one_of_two(block, i, i, n))),
-                (Groups::Three, Rows::One) => steps.for_each(|i| (0..3).for_each(|n| one_of_three(block, i, i, n))),
-                (Groups::Three, Rows::Two) => steps.for_each(|i| (0..6).for_each(|n| one_of_six(block, i, i, n))),
+        for i in steps {
+            // SAFETY: as demanded.
+            unsafe {
+                match (block.groups, block.rows) {
+                    (Groups::Two, Rows::One) => (0..2).for_each(|n| one_of_two(block, i, i, n)),
+                    (Groups::Two, Rows::Two) => (0..4).for_each(|n| one_of_two(block, i, i, n)),
+                    (Groups::Three, Rows::One) => (0..3).for_each(|n| one_of_three(block, i, i, n)),
+                    (Groups::Three, Rows::Two) => (0..6).for_each(|n| one_of_six(block, i, i, n)),
+                }
             }
         }
     }
