@@ -215,7 +215,7 @@ impl Several {
 
 /// Unfolds some groups and multiplies each tile when the one after the next is unfolded. After each half of a tile comes one
 /// product of another: the tile unit works beside the vector units only as far as the reorder buffer reaches, which
-/// holds about the operations of two tiles.
+/// holds about the operations of two tiles. Meanwhile the groups that follow come to the second-level cache.
 ///
 /// # Safety
 /// AVX-512 with VNNI and BF16; all that [`Folded::unfold`] and [`Unit::begin`] demand.
@@ -225,8 +225,6 @@ pub type Unfold = unsafe fn(several: &Several, block: &Block);
 const LAG: usize = 2;
 /// Tiles that are in use at a time, and a power of two.
 pub const FEW: usize = 4;
-/// Tiles from the one that is unfolded to the one that is fetched.
-const AHEAD: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
 unsafe fn unfold<U: Unit, F: Folded>(several: &Several, block: &Block) {
@@ -239,11 +237,8 @@ unsafe fn unfold<U: Unit, F: Folded>(several: &Several, block: &Block) {
                 if i < steps && g < several.count {
                     let group = several.groups[g];
                     let out = several.w.add(g * block.w_next + several.place(i) * TILE_BYTES);
-                    let ahead = match i + AHEAD < steps {
-                        true => F::place(group, i + AHEAD),
-                        false => F::place(group, i + AHEAD - steps).wrapping_add(several.next),
-                    };
-                    (0..F::LINES).for_each(|line| _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line).cast()));
+                    let ahead = F::place(group, i).wrapping_add(several.next);
+                    (0..F::LINES).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(64 * line).cast()));
                     let scales = F::scales(group, i);
                     F::unfold(group, several.columns, i, scales, 0, out);
                     multiply_one::<U>(several, block, i, 2 * g);
