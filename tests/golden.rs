@@ -165,7 +165,11 @@ fn greedy_decoding_is_the_teacher_forced_path() {
         if same_bits {
             assert_eq!(a, b, "the same bits");
         }
-        assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1.0), "logits are far from each other");
+        // What is added to all logits alike changes no probability.
+        let offset = a.iter().zip(b).map(|(a, b)| a - b).sum::<f32>() / a.len() as f32;
+        let furthest = a.iter().zip(b).fold(0f32, |most, (a, b)| most.max((a - b - offset).abs()));
+        println!("{isa:?}: logits are up to {furthest} from each other, after {offset} for all");
+        assert!(furthest < 1.0, "logits are {furthest} from each other");
     }
 }
 

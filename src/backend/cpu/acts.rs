@@ -1,25 +1,18 @@
 //! Activations: float32 rows, and the same rows quantised to 8 bits for the integer kernels.
 //!
-//! One quantisation serves every weight format: blocks of 32, each half with a float32 scale `d = max|x| / 127`, so that
-//! a product is `d · Σ q·w` with integer sums, and the sum of `q` over each half, by which formats with an offset or a
-//! minimum are corrected. A scale for 16 elements and not for 32 costs one more multiplication a tile and row, and
-//! rounds an eighth finer.
-//!
+//! One quantisation serves every weight format: see [`quantize`](super::quantize).
 //! Where products of bf16 are to be had, many rows are rounded to that besides, for weights in F16 and BF16. Each form is
 //! made once, when the first product asks for it.
-
-#![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use super::amx::rows::{LEAST_ROWS, Tiles};
 use super::features::Isa;
 use super::floats::round_row;
 use super::memory::AlignedBuf;
 use super::pool::Pool;
+use super::quantize::{BLOCK, Halves, Joined, quantize_row};
 use super::rows::Rows;
 use crate::error::{Error, Result};
 
-/// Elements of a block of quantised activations.
-pub const BLOCK: usize = 32;
 /// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.
 pub const BF16_ROWS: usize = 8;
 /// A cache line.
@@ -38,8 +31,9 @@ pub struct Acts {
     columns: usize,
     values: AlignedBuf,
     q: AlignedBuf,
-    /// One for each block.
-    scales: Vec<BlockScale>,
+    /// The scales of each block, in both forms.
+    halves: AlignedBuf,
+    joined: AlignedBuf,
     /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
     bf16: AlignedBuf,
     /// The forms of the values that were made since these were written.
@@ -50,20 +44,6 @@ pub struct Acts {
     tiled: bool,
     /// The rows are in tiles alone.
     only_tiled: bool,
-}
-
-/// What goes with a block of quantised activations, for each half of it.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct BlockScale {
-    /// `x ≈ d · q`.
-    pub d: [f32; 2],
-    /// `d · Σ q`.
-    pub s: [f32; 2],
-    /// `Σ q`.
-    pub sum: [i32; 2],
-    /// `−128 · Σ q`: where sums of products begin, of weights to which 128 was added.
-    pub start: [i32; 2],
 }
 
 impl Acts {
@@ -81,7 +61,8 @@ impl Acts {
             columns: 0,
             values: AlignedBuf::zeroed(elements * 4)?,
             q: AlignedBuf::zeroed(elements)?,
-            scales: vec![BlockScale::default(); elements / BLOCK],
+            halves: AlignedBuf::zeroed(elements / BLOCK * size_of::<Halves>())?,
+            joined: AlignedBuf::zeroed(elements / BLOCK * size_of::<Joined>())?,
             bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
             quantized: false,
             rounded: false,
@@ -128,14 +109,31 @@ impl Acts {
         &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * self.columns]
     }
 
+    /// Bytes of the room for float32 values.
+    pub(super) fn values_bytes(&self) -> usize {
+        self.values.as_slice().len()
+    }
+
+    /// Takes `n` rows of `columns` elements, whose room is as large, in exchange for the present ones.
+    pub(super) fn swap_values(&mut self, values: &mut AlignedBuf, n: usize, columns: usize) {
+        assert!(values.as_slice().len() == self.values.as_slice().len());
+        std::mem::swap(&mut self.values, values);
+        self.set_shape(n, columns);
+    }
+
     /// The quantised rows, `[rows][columns]`.
     pub fn q(&self) -> &[i8] {
         &bytemuck::cast_slice(self.q.as_slice())[..self.n * self.columns]
     }
 
-    /// The blocks' scales, `[rows][columns / 32]`.
-    pub fn scales(&self) -> &[BlockScale] {
-        &self.scales[..self.n * (self.columns / BLOCK)]
+    /// The scales of the blocks' halves, `[rows][columns / 32]`.
+    pub fn halves(&self) -> &[Halves] {
+        &bytemuck::cast_slice(self.halves.as_slice())[..self.n * (self.columns / BLOCK)]
+    }
+
+    /// The scales of the blocks, `[rows][columns / 32]`.
+    pub fn joined(&self) -> &[Joined] {
+        &bytemuck::cast_slice(self.joined.as_slice())[..self.n * (self.columns / BLOCK)]
     }
 
     /// The rows in tiles of bf16, if [`Acts::tile`] has made them.
@@ -205,11 +203,13 @@ impl Acts {
         self.quantized = true;
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
         let q = Rows::new(&mut bytemuck::cast_slice_mut::<u8, i8>(self.q.as_mut_slice())[..n * columns], columns);
-        let scales = Rows::new(&mut self.scales[..n * columns / BLOCK], columns / BLOCK);
+        let blocks = columns / BLOCK;
+        let halves = Rows::new(&mut bytemuck::cast_slice_mut(self.halves.as_mut_slice())[..n * blocks], blocks);
+        let joined = Rows::new(&mut bytemuck::cast_slice_mut(self.joined.as_mut_slice())[..n * blocks], blocks);
         each_row(pool, n, &|i| {
             // SAFETY: each row is taken by one task.
-            let (q, scales) = unsafe { (q.row(i), scales.row(i)) };
-            quantize_row(isa, &values[i * columns..(i + 1) * columns], q, scales);
+            let (q, halves, joined) = unsafe { (q.row(i), halves.row(i), joined.row(i)) };
+            quantize_row(isa, &values[i * columns..(i + 1) * columns], q, halves, joined);
         });
     }
 
@@ -240,189 +240,4 @@ fn each_row(pool: &Pool, n: usize, row: &(dyn Fn(usize) + Sync)) {
     }
     let tile = n.div_ceil(pool.threads()).clamp(1, 16);
     pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
-}
-
-fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    match isa {
-        // SAFETY: the instruction set was detected.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni | Isa::Amx => unsafe { quantize_row_avx512(values, q, scales) },
-        // SAFETY: the instruction set was detected.
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { quantize_row_avx2(values, q, scales) },
-        _ => quantize_row_portable(values, q, scales),
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod halves {
-    //! Half a block of 16 elements, as the portable code has it.
-
-    use std::arch::x86_64::*;
-
-    /// Quantises half a block.
-    ///
-    /// # Safety
-    /// The instruction set of the function's name.
-    pub type Quantize = unsafe fn(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32);
-
-    /// The scale, and its inverse.
-    #[inline(always)]
-    fn scale(largest: u32) -> (f32, f32) {
-        let d = f32::from_bits(largest) / 127.0;
-        (d, if d > 0.0 { 1.0 / d } else { 0.0 })
-    }
-
-    /// The sum of 16 numbers.
-    #[inline(always)]
-    unsafe fn sum(q: __m128i) -> i32 {
-        // SAFETY: every x86-64 has SSE2.
-        unsafe {
-            let sums = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(-128)), _mm_setzero_si128());
-            _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums))) - 16 * 128
-        }
-    }
-
-    /// The largest of four.
-    #[inline(always)]
-    unsafe fn largest(four: __m128i) -> u32 {
-        // SAFETY: who comes here has AVX2.
-        unsafe {
-            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-            _mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    pub unsafe fn avx512(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32) {
-        // SAFETY: 16 elements are read and written.
-        unsafe {
-            let x = _mm512_loadu_ps(x.as_ptr());
-            let size = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
-            let size = _mm256_max_epu32(_mm512_castsi512_si256(size), _mm512_extracti64x4_epi64::<1>(size));
-            let size = _mm_max_epu32(_mm256_castsi256_si128(size), _mm256_extracti128_si256::<1>(size));
-            let (d, inverse) = scale(largest(size));
-            let rounded = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(inverse)), _mm512_set1_ps(12_582_912.0));
-            let number = _mm512_and_si512(_mm512_castps_si512(rounded), _mm512_set1_epi32(0x007f_ffff));
-            let numbers = _mm512_cvtepi32_epi8(_mm512_sub_epi32(number, _mm512_set1_epi32(0x0040_0000)));
-            _mm_storeu_si128(q.as_mut_ptr().cast(), numbers);
-            (d, sum(numbers))
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    pub unsafe fn avx2(x: &[f32; 16], q: &mut [i8; 16]) -> (f32, i32) {
-        // SAFETY: 16 elements are read and written.
-        unsafe {
-            let x = [_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))];
-            let size = x.map(|x| _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff)));
-            let size = _mm256_max_epu32(size[0], size[1]);
-            let size = _mm_max_epu32(_mm256_castsi256_si128(size), _mm256_extracti128_si256::<1>(size));
-            let (d, inverse) = scale(largest(size));
-            let numbers = x.map(|x| {
-                let rounded = _mm256_add_ps(_mm256_mul_ps(x, _mm256_set1_ps(inverse)), _mm256_set1_ps(12_582_912.0));
-                let number = _mm256_and_si256(_mm256_castps_si256(rounded), _mm256_set1_epi32(0x007f_ffff));
-                _mm256_sub_epi32(number, _mm256_set1_epi32(0x0040_0000))
-            });
-            // Words of the first half, of the second, of the first, of the second: in order again.
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(numbers[0], numbers[1]));
-            let numbers = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(q.as_mut_ptr().cast(), numbers);
-            (d, sum(numbers))
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn quantize_row_avx2(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    // SAFETY: the instruction set is the function's.
-    unsafe { quantize_row_halves(values, q, scales, halves::avx2) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn quantize_row_avx512(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    // SAFETY: the instruction set is the function's.
-    unsafe { quantize_row_halves(values, q, scales, halves::avx512) }
-}
-
-/// # Safety
-/// The instruction set of `half`.
-#[inline(always)]
-#[cfg(target_arch = "x86_64")]
-unsafe fn quantize_row_halves(values: &[f32], q: &mut [i8], scales: &mut [BlockScale], quantize: halves::Quantize) {
-    let halves = values.as_chunks::<16>().0.iter().zip(q.as_chunks_mut::<16>().0);
-    for (i, (x, q)) in halves.enumerate() {
-        let (scale, half) = (&mut scales[i / 2], i % 2);
-        // SAFETY: as the caller's.
-        let (d, sum) = unsafe { quantize(x, q) };
-        (scale.d[half], scale.s[half]) = (d, d * sum as f32);
-        (scale.sum[half], scale.start[half]) = (sum, -128 * sum);
-    }
-}
-
-/// The same result as that of every instruction set.
-fn quantize_row_portable(values: &[f32], q: &mut [i8], scales: &mut [BlockScale]) {
-    for ((x, q), scale) in values.as_chunks::<BLOCK>().0.iter().zip(q.as_chunks_mut::<BLOCK>().0).zip(scales) {
-        for half in 0..2 {
-            let range = half * BLOCK / 2..(half + 1) * BLOCK / 2;
-            let (x, q) = (&x[range.clone()], &mut q[range]);
-            // The order of non-negative floats is that of their bits, whose maximum is associative.
-            let largest = f32::from_bits(x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff)));
-            let d = largest / 127.0;
-            let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
-            let mut sum = 0i32;
-            for (q, x) in q.iter_mut().zip(x) {
-                // Adding 1.5 · 2²³ leaves the number, rounded to nearest even, in the low bits.
-                let rounded = ((x * inverse + 12_582_912.0).to_bits() as i32 & 0x007f_ffff) - 0x0040_0000;
-                *q = rounded as i8;
-                sum += rounded;
-            }
-            scale.d[half] = d;
-            scale.s[half] = d * sum as f32;
-            scale.sum[half] = sum;
-            scale.start[half] = -128 * sum;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantisation_is_the_same_on_every_instruction_set_and_near() {
-        let pool = Pool::new(2).expect("a pool");
-        let values: Vec<f32> = (0..5 * 96).map(|i| ((i * 7919 % 1009) as f32 - 500.0) * 0.01).collect();
-        let mut first: Option<Vec<i8>> = None;
-        for isa in Isa::available().filter(|&isa| isa != Isa::Scalar) {
-            let mut acts = Acts::new(5, 96, isa).expect("acts");
-            acts.set_shape(5, 96);
-            acts.values_mut().copy_from_slice(&values);
-            acts.quantize(isa, &pool);
-            for (block, scale) in acts.scales().iter().enumerate() {
-                for half in 0..2 {
-                    let range = block * 32 + half * 16..block * 32 + half * 16 + 16;
-                    let (q, d) = (&acts.q()[range.clone()], scale.d[half]);
-                    for (q, x) in q.iter().zip(&values[range]) {
-                        assert!((f32::from(*q) * d - x).abs() <= d * 0.5001);
-                    }
-                    assert_eq!(q.iter().map(|&q| i32::from(q)).sum::<i32>(), scale.sum[half]);
-                }
-            }
-            let q = acts.q().to_vec();
-            assert_eq!(*first.get_or_insert(q.clone()), q);
-        }
-    }
-
-    #[test]
-    fn a_block_of_zeros_is_zero() {
-        let mut scales = [BlockScale { d: [1.0; 2], ..Default::default() }];
-        let mut q = [1; 32];
-        quantize_row(Isa::detect(), &[0.0; 32], &mut q, &mut scales);
-        assert_eq!((q, scales[0].d, scales[0].s), ([0; 32], [0.0; 2], [0.0; 2]));
-    }
 }

@@ -8,8 +8,9 @@
 use super::features::Isa;
 use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
-use super::tiles::{self, Tile};
-use crate::backend::cpu::acts::{Acts, BLOCK, BlockScale};
+use super::tiles::{self, Scales, Tile};
+use crate::backend::cpu::acts::Acts;
+use crate::backend::cpu::quantize::{BLOCK, Halves, JOINED_OFFSET, Joined, ROUND};
 use crate::quant::TensorType;
 
 /// Rows of activations that a kernel takes at once.
@@ -19,7 +20,8 @@ pub(super) const WIDTHS: [usize; 4] = [8, 4, 2, 1];
 #[derive(Clone, Copy)]
 pub(super) struct Quantized {
     q: *const i8,
-    scales: *const BlockScale,
+    halves: *const Halves,
+    joined: *const Joined,
     columns: usize,
     /// The weights are not in a cache yet: fetch what comes after them.
     ahead: bool,
@@ -29,9 +31,11 @@ impl Quantized {
     /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
     pub fn rows(acts: &Acts, first: usize, ahead: bool) -> Quantized {
         let columns = acts.columns();
+        let blocks = columns / BLOCK;
         Quantized {
             q: acts.q()[first * columns..].as_ptr(),
-            scales: acts.scales()[first * (columns / BLOCK)..].as_ptr(),
+            halves: acts.halves()[first * blocks..].as_ptr(),
+            joined: acts.joined()[first * blocks..].as_ptr(),
             columns,
             ahead,
         }
@@ -39,14 +43,30 @@ impl Quantized {
 
     /// The same rows from block `block` on.
     pub fn skip_blocks(self, block: usize) -> Quantized {
-        Quantized { q: self.q.wrapping_add(block * BLOCK), scales: self.scales.wrapping_add(block), ..self }
+        Quantized {
+            q: self.q.wrapping_add(block * BLOCK),
+            halves: self.halves.wrapping_add(block),
+            joined: self.joined.wrapping_add(block),
+            ..self
+        }
     }
 
-    /// Block `i` of row `t`, and its scales.
+    /// The numbers of block `i` of row `t`.
     #[inline(always)]
-    pub fn block(&self, t: usize, i: usize) -> (*const i8, *const BlockScale) {
-        let (q, scale) = (t * self.columns + i * BLOCK, t * (self.columns / BLOCK) + i);
-        (self.q.wrapping_add(q), self.scales.wrapping_add(scale))
+    pub fn numbers(&self, t: usize, i: usize) -> *const i8 {
+        self.q.wrapping_add(t * self.columns + i * BLOCK)
+    }
+
+    /// The scales of the block's halves.
+    #[inline(always)]
+    pub fn halves(&self, t: usize, i: usize) -> *const Halves {
+        self.halves.wrapping_add(t * (self.columns / BLOCK) + i)
+    }
+
+    /// The block's scale.
+    #[inline(always)]
+    pub fn joined(&self, t: usize, i: usize) -> *const Joined {
+        self.joined.wrapping_add(t * (self.columns / BLOCK) + i)
     }
 }
 
@@ -134,35 +154,64 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
 ) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let w = T::numbers::<S>(tile, row);
+        let mut w = T::numbers::<S>(tile, row);
         let scales = T::scales::<S>(head, tile, row);
-        let signed = T::BITS == 8;
-        let offset = if signed { S::SIGNED_OFFSET } else { T::OFFSET };
-        for t in 0..N {
-            let x = acts.q.add(t * acts.columns + block * BLOCK);
-            let scale = &*acts.scales.add(t * (acts.columns / BLOCK) + block);
-            let (a, b) = (S::splat_i32(-offset * scale.sum[0]), S::splat_i32(-offset * scale.sum[1]));
-            let (a, b) = if signed {
-                (S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16)))
-            } else {
-                (dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16)))
-            };
-            let a = S::mul(S::to_float(a), S::splat(scale.d[0]));
-            if T::SPLIT {
-                let b = S::mul(S::to_float(b), S::splat(scale.d[1]));
-                sums[t] = S::fma(b, scales.d[1], S::fma(a, scales.d[0], sums[t]));
-                if T::MINIMUM {
-                    sums[t] = S::fma(scales.m[0], S::splat(scale.s[0]), sums[t]);
-                    sums[t] = S::fma(scales.m[1], S::splat(scale.s[1]), sums[t]);
-                }
-            } else {
-                let sum = S::fma(S::to_float(b), S::splat(scale.d[1]), a);
-                sums[t] = S::fma(sum, scales.d[0], sums[t]);
-                if T::MINIMUM {
-                    sums[t] = S::fma(scales.m[0], S::splat(scale.s[0] + scale.s[1]), sums[t]);
-                }
+        // What is the same for all rows of activations is done to the weights, if there are enough rows.
+        let prepared = T::JOINED && N > 2 && S::LANES == ROWS;
+        if prepared {
+            let add = S::splat_u8(if T::MINIMUM { 0 } else { (JOINED_OFFSET - T::OFFSET) as u8 });
+            for j in 0..8 {
+                w[j] = if T::MINIMUM { w[j] } else { S::add_u8(w[j], add) };
+                w[j] = if j < 4 { S::pre_shifted(w[j]) } else { w[j] };
             }
         }
+        for t in 0..N {
+            let x = acts.numbers(t, block);
+            if !T::JOINED {
+                sums[t] = halves::<S, T>(&w, &scales, x, &*acts.halves(t, block), sums[t]);
+                continue;
+            }
+            let scale = &*acts.joined(t, block);
+            let first = if prepared {
+                let start = if T::MINIMUM { ROUND[scale.shift as usize & 15] } else { scale.start };
+                S::shift_right(dot4::<S, T>(S::splat_i32(start), &w[..4], x), scale.shift)
+            } else {
+                S::shifted(dot4::<S, T>(S::splat_i32(0), &w[..4], x), scale.start_of(T::OFFSET), scale.shift)
+            };
+            let both = S::to_float(dot4::<S, T>(first, &w[4..], x.add(16)));
+            sums[t] = S::fma(S::mul(both, S::splat(scale.d)), scales.d[0], sums[t]);
+            if T::MINIMUM {
+                sums[t] = S::fma(scales.m[0], S::splat(scale.s), sums[t]);
+            }
+        }
+    }
+}
+
+/// Adds the products of a tile and a block, each half scaled apart.
+#[inline(always)]
+unsafe fn halves<S: Simd, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
+    // SAFETY: as `PackedKernel` demands.
+    unsafe {
+        let signed = T::BITS == 8;
+        let offset = if signed { S::SIGNED_OFFSET } else { T::OFFSET };
+        let (a, b) = (S::splat_i32(-offset * block.sum(0)), S::splat_i32(-offset * block.sum(1)));
+        let (a, b) = if signed {
+            (S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16)))
+        } else {
+            (dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16)))
+        };
+        let a = S::mul(S::to_float(a), S::splat(block.d[0]));
+        if !T::SPLIT {
+            let both = S::fma(S::to_float(b), S::splat(block.d[1]), a);
+            return S::fma(both, scales.d[0], sum);
+        }
+        let b = S::mul(S::to_float(b), S::splat(block.d[1]));
+        let mut sum = S::fma(b, scales.d[1], S::fma(a, scales.d[0], sum));
+        if T::MINIMUM {
+            sum = S::fma(scales.m[0], S::splat(block.scaled_sum(0)), sum);
+            sum = S::fma(scales.m[1], S::splat(block.scaled_sum(1)), sum);
+        }
+        sum
     }
 }
 

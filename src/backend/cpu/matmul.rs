@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::acts::Acts;
-use super::amx::{self, Gated};
+use super::amx;
 use super::features::Isa;
 use super::floats::{
     BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, decode_group, float_kernel,
@@ -20,17 +20,21 @@ use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::memory::Line;
 use super::pack::{COLUMNS, Layout, ROWS};
-use super::panels::{self, Panels, Unfolded, panels};
+use super::panels::{self, Panels, panels};
 use super::pool::Pool;
+use super::quantize::Joined;
 use super::rows::Rows;
+use tiled::Grid;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
-/// The same for panels, in bytes of activations and their scales.
-const PANEL_ACTS: usize = 384 << 10;
+/// The same for panels, in bytes of activations and their scales: of a second-level cache of 1 MiB.
+const PANEL_ACTS: usize = 768 << 10;
+/// Bytes of sums that are kept while panels that make up one group of rows follow each other.
+const PANEL_SUMS: usize = 256 << 10;
 /// The same for float activations and those in bf16, in bytes.
 const FLOAT_ACTS_TILE: usize = 256 << 10;
-/// Tasks of each thread at most: enough to even out a slow core, few enough to be worth their claims.
+/// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
 const TASKS_PER_THREAD: usize = 4;
 
 /// One product: `out = acts · matrixᵀ + bias`.
@@ -61,7 +65,7 @@ thread_local! {
     /// Groups of floats that are decoded or rounded for many rows of activations.
     static PANEL: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
     /// A panel of packed weights, and the sums of its products with a tile of activations.
-    static UNFOLDED: RefCell<(Vec<Unfolded>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static UNFOLDED: RefCell<(Vec<Line>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// Room for `bytes` bytes at the beginning of cache lines.
@@ -73,23 +77,8 @@ fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
 /// Runs all jobs on the same activations, of which it makes the forms that the jobs want. `exact` multiplies by the float
 /// activations, not by quantised or rounded ones.
 pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: bool) {
-    let on_tiles = |job: &Job| isa == Isa::Amx && !exact && amx::multiplies(job.matrix);
-    if jobs.iter().any(on_tiles) {
-        acts.tile(pool);
-    }
-    let tiled = acts.tiles().is_some();
-    let all_tiled = tiled && jobs.iter().all(on_tiles);
-    if !all_tiled {
-        acts.value(pool);
-    }
-    for job in jobs.iter().filter(|job| !(exact || tiled && on_tiles(job))) {
-        if kernel(job.matrix.tensor_type(), isa).is_some() {
-            acts.quantize(isa, pool);
-        }
-        if job.matrix.packed_floats().is_some_and(|float| float != Float::F32) {
-            acts.round(isa, pool);
-        }
-    }
+    let matrices: Vec<&Matrix> = jobs.iter().map(|job| job.matrix).collect();
+    let all_tiled = forms(pool, isa, acts, &matrices, exact);
     let acts = &*acts;
     let mut groups = 0;
     let parts: Vec<Part> = jobs
@@ -121,85 +110,38 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
     if all_tiled {
         return Grid::new(acts.rows(), groups, amx::GROUPS, pool.threads()).run(pool, &run);
     }
-    let tasks = if pool.threads() == 1 { 1 } else { pool.threads() * TASKS_PER_THREAD };
-    let tile = groups.div_ceil(tasks).max(1);
+    let tile = tile_of(pool, acts, groups);
     pool.run(groups.div_ceil(tile), &|task| run(0..acts.rows(), task * tile..groups.min((task + 1) * tile)));
 }
 
-/// Fewer rows of activations for each thread are not worth that each of them unfolds all weights.
-const ROWS_OF_THREAD: usize = 128;
-
-/// How products on AMX are distributed. With many rows of activations each thread takes some of them, those that it
-/// takes for all else, and nearly nothing goes from one core to another: 12 ns for a cache line, when unfolding
-/// weights for one thread's rows again costs a tenth of what multiplying them does. With few rows each thread takes some of
-/// the matrices' groups.
-struct Grid {
-    rows: usize,
-    groups: usize,
-    /// Parts of the rows, and rows of each.
-    row_parts: usize,
-    height: usize,
-    /// Parts of the groups for each part of the rows.
-    group_parts: usize,
-    /// Pieces of a part, and groups of each.
-    pieces: usize,
-    piece: usize,
-}
-
-impl Grid {
-    /// Pieces are multiples of `unit` groups.
-    fn new(rows: usize, groups: usize, unit: usize, threads: usize) -> Grid {
-        let row_parts = threads.min(rows / ROWS_OF_THREAD).max(1);
-        // (As `CpuBackend::each_row` divides them.)
-        let height = rows.div_ceil(row_parts).next_multiple_of(2 * amx::rows::LEAST_ROWS);
-        let group_parts = (threads / row_parts).max(1);
-        // A thread alone needs no pieces.
-        let pieces = if threads == 1 { 1 } else { TASKS_PER_THREAD };
-        let units = groups.div_ceil(unit);
-        let part = units.div_ceil(group_parts).max(1);
-        let piece = part.div_ceil(pieces);
-        Grid {
-            rows,
-            groups,
-            row_parts: rows.div_ceil(height),
-            height,
-            group_parts: units.div_ceil(part),
-            pieces: part.div_ceil(piece),
-            piece: piece * unit,
+/// Makes the forms of the activations that products with these matrices want. Whether tiles are the only one.
+fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bool) -> bool {
+    let on_tiles = |matrix: &&Matrix| isa == Isa::Amx && !exact && amx::multiplies(matrix);
+    if matrices.iter().any(on_tiles) {
+        acts.tile(pool);
+    }
+    let tiled = acts.tiles().is_some();
+    if tiled && matrices.iter().all(on_tiles) {
+        return true;
+    }
+    acts.value(pool);
+    for matrix in matrices.iter().filter(|matrix| !(exact || tiled && on_tiles(matrix))) {
+        if kernel(matrix.tensor_type(), isa).is_some() {
+            acts.quantize(isa, pool);
+        }
+        if matrix.packed_floats().is_some_and(|float| float != Float::F32) {
+            acts.round(isa, pool);
         }
     }
-
-    /// Calls `run(rows, groups)` for each piece.
-    fn run(&self, pool: &Pool, run: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
-        let part = self.pieces * self.piece;
-        pool.run_near(self.row_parts * self.group_parts, self.pieces, &|p, piece| {
-            let rows = p % self.row_parts * self.height..self.rows.min((p % self.row_parts + 1) * self.height);
-            let start = p / self.row_parts * part + piece * self.piece;
-            let groups = start..self.groups.min(start + self.piece);
-            if !groups.is_empty() {
-                run(rows, groups);
-            }
-        });
-    }
+    false
 }
 
-/// A gated product on AMX: the activations become `activate(acts · gateᵀ + bias, acts · upᵀ + bias)`, rounded to tiles. False
-/// if that is not to be had: then nothing was done.
-pub(super) fn matmul_gated(pool: &Pool, isa: Isa, acts: &mut Acts, gated: &Gated) -> bool {
-    if isa != Isa::Amx || !amx::multiplies_gated(gated.gate, gated.up) {
-        return false;
-    }
-    acts.tile(pool);
-    let rows = acts.rows();
-    acts.multiplied(gated.gate.rows(), |x, out| {
-        // Two groups are a tile's columns, and three are multiplied at a time.
-        let groups = gated.gate.groups();
-        let unit = if groups < 6 * amx::GROUPS * pool.threads() { 2 } else { 2 * amx::GROUPS };
-        Grid::new(rows, groups, unit, pool.threads()).run(pool, &|rows, groups| {
-            // SAFETY: AMX was asked for above; each piece belongs to one task.
-            unsafe { amx::multiply_gated(gated, x, rows, groups, out) };
-        });
-    })
+/// Groups of a task, of all `groups`.
+fn tile_of(pool: &Pool, acts: &Acts, groups: usize) -> usize {
+    let tasks = if pool.threads() == 1 { 1 } else { pool.threads() * TASKS_PER_THREAD };
+    // Many rows are multiplied by two groups at once.
+    let at_once = if acts.rows() >= panels::LEAST_ROWS { panels::GROUPS } else { 1 };
+    groups.div_ceil(tasks).max(1).next_multiple_of(at_once)
 }
 
 impl Part<'_> {
@@ -259,49 +201,97 @@ impl Part<'_> {
     }
 
     /// Many rows of activations: weights are unfolded for all rows of a tile.
+    ///
+    /// A panel of two groups of long rows is made and multiplied in parts. If the activations of all parts do not fit the cache,
+    /// some panels take turns with each part, and their sums are kept meanwhile.
     fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, groups: Range<usize>) {
         let tiles = acts.columns() / COLUMNS;
-        let rows = (PANEL_ACTS / (2 * acts.columns()).max(1)).clamp(ACTS_TILE / 2, 2 * ACTS_TILE);
-        SCRATCH.with_borrow_mut(|(scratch, _)| {
-            UNFOLDED.with_borrow_mut(|(panel, sums)| {
-                panel.resize(panels::GROUPS * panels::TILES, Unfolded::EMPTY);
-                for first in (0..acts.rows()).step_by(rows) {
-                    let end = acts.rows().min(first + rows);
-                    for group in groups.clone().step_by(panels::GROUPS) {
-                        let n = panels::GROUPS.min(groups.end - group);
-                        let bytes = self.matrix.groups_of(layout, group, n, scratch);
-                        assert!(bytes.len() * layout.tiles == n * tiles * layout.block());
-                        sums.clear();
-                        sums.resize((end - first) * panels::GROUPS * ROWS, 0.0);
-                        // What the next groups are: fetched once, and only if nobody has read them just now.
-                        let (mut next, mut unread) =
-                            (bytes.as_ptr_range().end, if first == 0 { bytes.len() } else { 0 });
-                        for tile in (0..tiles).step_by(panels::TILES) {
-                            let count = panels::TILES.min(tiles - tile);
-                            let groups = bytes.chunks_exact(bytes.len() / n);
-                            for (bytes, panel) in groups.zip(panel.chunks_exact_mut(panels::TILES)) {
-                                // SAFETY: the processor has AVX-512; a group of all tiles, and room for `count` of them.
-                                unsafe { (panels.unfold)(bytes.as_ptr(), tile, count, panel.as_mut_ptr()) };
-                            }
-                            let mut at = first;
-                            while at < end {
-                                let width = usize::from(end - at < panels::WIDTHS[0]);
-                                let sums = &mut sums[(at - first) * panels::GROUPS * ROWS..];
-                                let x = Quantized::rows(acts, at, false).skip_blocks(tile);
-                                let ahead = if unread > 0 { next } else { panel.as_ptr().cast() };
-                                // SAFETY: as above; there are as many rows of activations as the kernel takes.
-                                unsafe { panels.run[n - 1][width](panel.as_ptr(), count, x, sums.as_mut_ptr(), ahead) };
-                                next = next.wrapping_add(panels::fetched(count));
-                                unread = unread.saturating_sub(panels::fetched(count));
-                                at += panels::WIDTHS[width];
-                            }
-                        }
-                        for (t, products) in sums.chunks_exact(panels::GROUPS * ROWS).enumerate() {
-                            self.store(first + t, group * ROWS, &products[..n * ROWS]);
+        let part = panels.part(tiles);
+        // Bytes of a block of activations, and of its scales.
+        let block = COLUMNS + size_of::<Joined>();
+        let most = (PANEL_ACTS / (part * block).max(1)).max(panels::LEAST_ROWS);
+        let rows = acts.rows().div_ceil(acts.rows().div_ceil(most));
+        let pair = panels::GROUPS * ROWS * rows;
+        let together = if rows * tiles * block <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
+        UNFOLDED.with_borrow_mut(|(panel, sums)| {
+            panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
+            sums.resize(sums.len().max(together * pair), 0.0);
+            for first in (0..acts.rows()).step_by(rows) {
+                let end = acts.rows().min(first + rows);
+                for start in groups.clone().step_by(together * panels::GROUPS) {
+                    let turn = start..groups.end.min(start + together * panels::GROUPS);
+                    for tile in (0..tiles).step_by(part) {
+                        let tiles = tile..tiles.min(tile + part);
+                        for (group, sums) in turn.clone().step_by(panels::GROUPS).zip(sums.chunks_exact_mut(pair)) {
+                            let groups = group..turn.end.min(group + panels::GROUPS);
+                            let panel = panel.as_mut_ptr().cast();
+                            self.run_panel(layout, panels, acts, first..end, groups, tiles.clone(), panel, sums);
                         }
                     }
                 }
-            });
+            }
+        });
+    }
+
+    /// Makes a panel of some tiles of one or two groups, and multiplies it by rows of activations.
+    #[allow(clippy::too_many_arguments)] // three ranges, and two places to write
+    fn run_panel(
+        &self,
+        layout: &Layout,
+        panels: &Panels,
+        acts: &Acts,
+        rows: Range<usize>,
+        groups: Range<usize>,
+        tiles: Range<usize>,
+        panel: *mut u8,
+        sums: &mut [f32],
+    ) {
+        let all = acts.columns() / COLUMNS;
+        let (row, n) = (groups.start * ROWS, groups.len());
+        SCRATCH.with_borrow_mut(|(scratch, _)| {
+            let bytes = self.matrix.groups_of(layout, groups.start, n, scratch);
+            assert!(bytes.len() * layout.tiles == n * all * layout.block() && tiles.end <= all);
+            let group = tiles.len() * panels.tile;
+            assert!(n * group <= panels::PANEL);
+            for (i, bytes) in bytes.chunks_exact(bytes.len() / n).enumerate() {
+                // SAFETY: the processor has AVX-512; a group of all tiles, and room for these of each.
+                unsafe { (panels.unfold)(bytes.as_ptr(), tiles.start, tiles.len(), panel.add(i * group)) };
+            }
+            // The last tiles' kernels write where the products belong, unless there is a bias or padding.
+            let last = tiles.end == all;
+            let direct = last && self.bias.is_none() && row + n * ROWS <= self.matrix.rows();
+            // What the next groups are: fetched once, and only if nobody has read them just now.
+            let unread = if rows.start == 0 && tiles.start == 0 { bytes.len() } else { 0 };
+            let (lines, fetched) = panels.lines(unread, rows.len(), tiles.len());
+            let mut next = bytes.as_ptr_range().end;
+            let mut at = rows.start;
+            while at < rows.end {
+                let Some(width) = panels.width(rows.end - at) else { break };
+                let sums = sums[(at - rows.start) * panels::GROUPS * ROWS..].as_mut_ptr();
+                // SAFETY: these rows of the matrix belong to one task.
+                let out = if direct { unsafe { self.out.at(at, row) } } else { sums };
+                let block = panels::Block {
+                    panel,
+                    group,
+                    count: tiles.len(),
+                    acts: &Quantized::rows(acts, at, false).skip_blocks(tiles.start),
+                    sums: if tiles.start > 0 { sums } else { std::ptr::null() },
+                    out,
+                    out_stride: if direct { self.out.width() } else { panels::GROUPS * ROWS },
+                    accumulate: direct && self.accumulate,
+                    next,
+                    lines,
+                };
+                // SAFETY: as above; there are as many rows of activations and sums as the kernel takes.
+                unsafe { panels.run[n - 1][width](&block) };
+                next = next.wrapping_add(fetched);
+                at += panels.widths[width];
+            }
+            if last && !direct {
+                for (t, products) in sums.chunks_exact(panels::GROUPS * ROWS).take(rows.len()).enumerate() {
+                    self.store(rows.start + t, row, &products[..n * ROWS]);
+                }
+            }
         });
     }
 
@@ -434,6 +424,10 @@ impl Part<'_> {
         }
     }
 }
+
+mod gated;
+mod tiled;
+pub(super) use gated::{GateScratch, Weights, matmul_gated};
 
 #[cfg(test)]
 pub(super) mod noise;

@@ -15,6 +15,7 @@ mod pack;
 pub mod packfile;
 mod panels;
 pub mod pool;
+mod quantize;
 mod rows;
 mod simd;
 mod tiles;

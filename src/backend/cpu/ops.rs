@@ -10,12 +10,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::CpuBackend;
 use super::acts::Acts;
-use super::amx::{self, Gated};
+use super::amx;
 use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
 use super::features::Isa;
-use super::matmul::{Job, matmul, matmul_gated};
+use super::matmul::{GateScratch, Job, Weights, matmul, matmul_gated};
 use super::matrix::Matrix as CpuMatrix;
+use super::memory::AlignedBuf;
 use super::rows::Rows;
 use super::vector;
 use crate::backend::*;
@@ -50,10 +51,9 @@ struct Work {
     k: Vec<f32>,
     /// `[rows][n_head_kv · head_dim]`.
     v: Vec<f32>,
-    /// `[rows][n_ff]`.
-    gate: Vec<f32>,
-    /// `[rows][n_ff]`.
-    up: Vec<f32>,
+    /// What the activations become in a feed-forward block, in exchange for those before.
+    gated: AlignedBuf,
+    gate_scratch: GateScratch,
     /// A projection before its post norm, `[rows][n_embd]`.
     projected: Vec<f32>,
     /// Per rope: style, and for each row the cosines and then the sines.
@@ -240,16 +240,18 @@ impl Backend for CpuBackend {
         let widest = s.n_embd.max(n_q).max(s.n_ff);
         let group = s.n_head / s.n_head_kv;
         let on_tiles = amx::attention::serves(self.isa) && !s.exact && s.rows >= amx::rows::LEAST_ROWS;
+        let acts = Acts::new(s.rows, widest, self.isa)?;
+        let gated = AlignedBuf::zeroed(acts.values_bytes())?;
         Ok(Workspace(Box::new(Work {
             shape: s,
             n: 0,
             x: buffer(s.rows, s.n_embd, "the residual stream")?,
-            acts: Acts::new(s.rows, widest, self.isa)?,
+            acts,
             q: buffer(s.rows, n_q, "queries")?,
             k: buffer(s.rows, n_kv, "keys")?,
             v: buffer(s.rows, n_kv, "values")?,
-            gate: buffer(s.rows, s.n_ff, "the gate")?,
-            up: buffer(s.rows, s.n_ff, "the feed-forward block")?,
+            gated,
+            gate_scratch: GateScratch::new(s.rows, self.isa, &self.pool)?,
             projected: buffer(s.rows, s.n_embd, "projections")?,
             rotations: Vec::new(),
             logits: buffer(s.logit_rows, s.n_vocab, "logits")?,
@@ -417,39 +419,16 @@ impl Backend for CpuBackend {
 
     fn norm_gate_up_act(&self, work: &mut Workspace, args: &NormGateUpAct) -> Result<()> {
         let work = work_of(work)?;
-        let (n, n_ff, exact) = (work.n, work.shape.n_ff, work.shape.exact);
-        let matrices = [matrix_of(&args.gate.weight)?, matrix_of(&args.up.weight)?];
-        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?, &matrices);
-        let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| match args.activation {
-            Activation::Silu => vector::mul_silu(self.isa, gate, up, out),
-            Activation::GeluTanh => vector::mul_gelu_tanh(self.isa, gate, up, out),
+        let (n, exact) = (work.n, work.shape.exact);
+        let gate = Weights { matrix: matrix_of(&args.gate.weight)?, bias: bias_of(args.gate)? };
+        let up = Weights { matrix: matrix_of(&args.up.weight)?, bias: bias_of(args.up)? };
+        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?, &[gate.matrix, up.matrix]);
+        let act = match args.activation {
+            Activation::Silu => vector::mul_silu,
+            Activation::GeluTanh => vector::mul_gelu_tanh,
         };
-        let gated = Gated {
-            gate: matrices[0],
-            gate_bias: bias_of(args.gate)?,
-            up: matrices[1],
-            up_bias: bias_of(args.up)?,
-            activate: &activate,
-        };
-        if !exact && matmul_gated(&self.pool, self.isa, &mut work.acts, &gated) {
-            return Ok(());
-        }
-        let mut jobs = [
-            Job { matrix: gated.gate, out: &mut work.gate[..n * n_ff], bias: gated.gate_bias, accumulate: false },
-            Job { matrix: gated.up, out: &mut work.up[..n * n_ff], bias: gated.up_bias, accumulate: false },
-        ];
-        matmul(&self.pool, self.isa, &mut work.acts, &mut jobs, exact);
-        work.acts.set_shape(n, n_ff);
-        {
-            let out = Rows::new(work.acts.values_mut(), n_ff);
-            let (gate, up) = (&work.gate, &work.up);
-            self.each_row(n, &|i| {
-                let range = i * n_ff..(i + 1) * n_ff;
-                let (gate, up) = (&gate[range.clone()], &up[range]);
-                // SAFETY: each row is written by one task.
-                activate(gate, up, unsafe { out.row(i) });
-            });
-        }
+        let Work { acts, gated, gate_scratch, .. } = work;
+        matmul_gated(&self.pool, self.isa, acts, [gate, up], act, gated, gate_scratch, exact);
         Ok(())
     }
 

@@ -1,18 +1,22 @@
 //! Products of many rows of activations with AVX-512 VNNI: weights are unfolded once for all of them.
 //!
-//! A *panel* holds some tiles of two groups as bytes and float32 scales. All formats look alike there, so a handful of
-//! kernels serves them; an activation, once it is in all lanes, serves both groups; and unfolding costs what it costs once,
-//! not for every few rows. The order of the operations is that of [`kernels`](super::kernels): so are the results, bit by bit.
+//! A *panel* holds some tiles of two groups as bytes and float32 scales. Formats differ in it only by their scales, so a handful
+//! of kernels serves them all. A kernel takes a word of four columns at a time: two vectors of weights by a word of each row
+//! of activations. The results are those of [`kernels`](super::kernels), bit by bit.
+//!
+//! What bounds it: of four vector ports two multiply. For a tile, a row and a group they have 8 products of bytes, a
+//! multiplication and an addition (10, which leaves 80 % of the peak to products), with a minimum one more (73 %); where halves are
+//! scaled apart three (73 %), or four (67 %) with scales of their own.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use std::arch::x86_64::*;
 
-use super::acts::BlockScale;
 use super::features::Isa;
 use super::kernels::Quantized;
 use super::pack::ROWS;
-use super::simd::{Avx512Vnni, Simd};
+use super::quantize::{HALVES_OFFSET, JOINED_OFFSET, PRE_SHIFT, ROUND};
+use super::simd::{Avx512Vnni, shift_right};
 use super::tiles::{self, Tile};
 use crate::quant::TensorType;
 
@@ -20,197 +24,327 @@ use crate::quant::TensorType;
 pub(super) const LEAST_ROWS: usize = 12;
 /// Groups of a panel.
 pub(super) const GROUPS: usize = 2;
-/// Tiles of each group: what leaves the first-level cache room for activations. Whole super-blocks.
-pub(super) const TILES: usize = 24;
-/// Rows of activations that a kernel takes at once: with two of them 69 % of the processor's products were reached, of 73 %
-/// that scaling leaves, and with four no more than 63 %.
-pub(super) const WIDTHS: [usize; 2] = [2, 1];
-/// Bytes that are fetched for each tile: a cache line.
-const FETCHED: usize = 64;
+/// Bytes of a panel: three quarters of the smallest first-level cache of these processors, 48 KiB.
+pub(super) const PANEL: usize = 36 << 10;
+/// Bytes of a tile's numbers: those of columns `4j..4j+4` of 16 rows, for each `j`. Scales of the rows follow, and minimums.
+const NUMBERS: usize = 8 * 4 * ROWS;
+/// Bytes of 16 scales.
+const SCALES: usize = 4 * ROWS;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
-/// What is added to numbers that have an offset or a sign, so that none is negative.
-const BIAS: i32 = 128;
+/// Unfolds `count` tiles from `first` of the packed group at `group`.
+///
+/// # Safety
+/// AVX-512 with VNNI, a group with these tiles, and room for them at `out`, on a cache line.
+pub(super) type Unfold = unsafe fn(group: *const u8, first: usize, count: usize, out: *mut u8);
 
-/// A tile, unfolded.
+/// What a kernel reads and where its sums go.
 #[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Unfolded {
-    /// Numbers of columns `4j..4j+4` of each row; [`BIAS`] too large in formats without a minimum.
-    numbers: [[u8; 4 * ROWS]; 8],
-    /// Scales and minimums, as in [`tiles::Scales`]: the second ones only if the halves of the columns differ.
-    d: [[f32; ROWS]; 2],
-    m: [[f32; ROWS]; 2],
+pub(super) struct Block<'a> {
+    /// Tiles of the first group; those of the second lie `group` bytes further.
+    pub panel: *const u8,
+    pub group: usize,
+    /// Tiles of each group.
+    pub count: usize,
+    /// Rows of activations, from the first of these tiles.
+    pub acts: &'a Quantized,
+    /// Sums over the tiles before these, `[rows][GROUPS][16]`; null: none.
+    pub sums: *const f32,
+    /// Where the sums go: `[rows][out_stride]`, of which 16 for each group are used.
+    pub out: *mut f32,
+    pub out_stride: usize,
+    /// Add to what is there.
+    pub accumulate: bool,
+    /// Cache lines that are asked for meanwhile, so many for each tile, from any address.
+    pub next: *const u8,
+    pub lines: usize,
 }
 
-impl Unfolded {
-    /// Nothing yet.
-    pub const EMPTY: Unfolded = Unfolded { numbers: [[0; 64]; 8], d: [[0.0; 16]; 2], m: [[0.0; 16]; 2] };
-}
-
-/// Unfolds `count` tiles from `first`, a whole number of blocks, of the packed group at `group`.
+/// Multiplies the tiles of one or two groups by `N` rows of activations.
 ///
 /// # Safety
-/// AVX-512 with VNNI, a group with these tiles, and room for them at `out`.
-pub(super) type Unfold = unsafe fn(group: *const u8, first: usize, count: usize, out: *mut Unfolded);
-
-/// Adds the products of `count` tiles of one or two groups, [`TILES`] apart, with `N` rows of activations to
-/// `sums[N][GROUPS][16]`. Meanwhile it asks for `FETCHED` bytes a tile at `next`: any address will do.
-///
-/// # Safety
-/// AVX-512 with VNNI; as many tiles, groups and rows of blocks as the kernel takes.
-pub(super) type PanelKernel =
-    unsafe fn(panel: *const Unfolded, count: usize, acts: Quantized, sums: *mut f32, next: *const u8);
+/// AVX-512 with VNNI; as many tiles, groups, rows and sums as the kernel takes.
+pub(super) type PanelKernel = unsafe fn(block: &Block);
 
 /// What multiplies a format in panels.
 pub(super) struct Panels {
     tensor_type: TensorType,
     pub unfold: Unfold,
-    /// For one group and for two, for each of [`WIDTHS`].
-    pub run: [[PanelKernel; 2]; GROUPS],
+    /// Bytes of a tile in the panel.
+    pub tile: usize,
+    /// Rows of activations that kernels take at once, from the most to 1.
+    pub widths: &'static [usize],
+    /// For one group and for two, for each of the widths.
+    pub run: [&'static [PanelKernel]; GROUPS],
 }
 
-/// Bytes that a kernel fetches in `count` tiles.
-pub(super) fn fetched(count: usize) -> usize {
-    count * FETCHED
+/// Bytes of an unfolded tile.
+const fn tile_bytes(split: bool, minimum: bool) -> usize {
+    NUMBERS + SCALES * (1 + split as usize) * (1 + minimum as usize)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mut Unfolded) {
+unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mut u8) {
     // SAFETY: as `Unfold` demands.
     unsafe {
-        let bias = if T::MINIMUM { 0 } else { BIAS - T::OFFSET };
-        let bias = _mm512_set1_epi8(bias as i8);
+        // What makes offsets the same and numbers positive.
+        let add = match (T::MINIMUM, T::JOINED) {
+            (true, _) => 0,
+            (false, true) => JOINED_OFFSET - T::OFFSET,
+            (false, false) => HALVES_OFFSET - T::OFFSET,
+        };
+        let add = _mm512_set1_epi8(add as i8);
         for i in 0..count {
             let head = group.add((first + i) / T::TILES * (T::HEAD + T::TILES * T::BYTES));
             let tile = head.add(T::HEAD + (first + i) % T::TILES * T::BYTES);
-            let out = &mut *out.add(i);
+            let out = out.add(i * tile_bytes(T::SPLIT, T::MINIMUM));
             let numbers = T::numbers::<Avx512Vnni>(tile, 0);
             for j in 0..8 {
-                _mm512_store_si512(out.numbers[j].as_mut_ptr().cast(), _mm512_add_epi8(numbers[j], bias));
+                let mut w = _mm512_add_epi8(numbers[j], add);
+                if T::JOINED && j < 4 {
+                    // Below 32: what is shifted stays within its byte.
+                    w = _mm512_slli_epi16::<{ PRE_SHIFT as u32 }>(w);
+                }
+                _mm512_store_si512(out.add(64 * j).cast(), w);
             }
             let scales = T::scales::<Avx512Vnni>(head, tile, 0);
-            for half in 0..if T::SPLIT { 2 } else { 1 } {
-                _mm512_store_ps(out.d[half].as_mut_ptr(), scales.d[half]);
+            let halves = if T::SPLIT { 2 } else { 1 };
+            for half in 0..halves {
+                _mm512_store_ps(out.add(NUMBERS + half * SCALES).cast(), scales.d[half]);
                 if T::MINIMUM {
-                    _mm512_store_ps(out.m[half].as_mut_ptr(), scales.m[half]);
+                    _mm512_store_ps(out.add(NUMBERS + (halves + half) * SCALES).cast(), scales.m[half]);
                 }
             }
         }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn multiply<const N: usize, const G: usize, const SPLIT: bool, const MINIMUM: bool>(
-    panel: *const Unfolded,
-    count: usize,
-    acts: Quantized,
-    out: *mut f32,
-    next: *const u8,
-) {
+/// Asks for the lines of tile `i`.
+#[inline(always)]
+unsafe fn fetch(block: &Block, i: usize) {
+    for line in 0..block.lines {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add((i * block.lines + line) * LINE).cast()) };
+    }
+}
+
+/// The sums so far.
+#[inline(always)]
+unsafe fn begin<const N: usize, const G: usize>(block: &Block) -> [[__m512; G]; N] {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); G]; N];
-        for t in 0..N {
-            for g in 0..G {
-                sums[t][g] = _mm512_loadu_ps(out.add((t * GROUPS + g) * ROWS));
-            }
-        }
-        for i in 0..count {
-            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(i * FETCHED).cast());
-            let mut w = [[_mm512_setzero_si512(); 8]; G];
-            for g in 0..G {
-                for j in 0..8 {
-                    w[g][j] = _mm512_load_si512((*panel.add(g * TILES + i)).numbers[j].as_ptr().cast());
+        if !block.sums.is_null() {
+            for t in 0..N {
+                for g in 0..G {
+                    sums[t][g] = _mm512_loadu_ps(block.sums.add((t * GROUPS + g) * ROWS));
                 }
             }
-            for t in 0..N {
-                let (x, scale) = acts.block(t, i);
-                row::<G, SPLIT, MINIMUM>(panel.add(i), &w, x, &*scale, &mut sums[t]);
-            }
         }
+        sums
+    }
+}
+
+#[inline(always)]
+unsafe fn end<const N: usize, const G: usize>(block: &Block, sums: &[[__m512; G]; N]) {
+    // SAFETY: as `PanelKernel` demands.
+    unsafe {
         for t in 0..N {
             for g in 0..G {
-                _mm512_storeu_ps(out.add((t * GROUPS + g) * ROWS), sums[t][g]);
+                let out = block.out.add(t * block.out_stride + g * ROWS);
+                let sum = if block.accumulate { _mm512_add_ps(_mm512_loadu_ps(out), sums[t][g]) } else { sums[t][g] };
+                _mm512_storeu_ps(out, sum);
             }
         }
     }
 }
 
-/// Adds the products of a tile of each group with a block of one row of activations.
+/// Adds the products of words `4 · HALF..` of a tile of each group: a half of its columns.
 #[inline(always)]
-unsafe fn row<const G: usize, const SPLIT: bool, const MINIMUM: bool>(
-    tile: *const Unfolded,
-    w: &[[__m512i; 8]; G],
-    x: *const i8,
-    scale: &BlockScale,
-    sums: &mut [__m512; G],
+unsafe fn half<const N: usize, const G: usize, const HALF: usize>(
+    block: &Block,
+    tile: *const u8,
+    i: usize,
+    products: &mut [[__m512i; G]; N],
 ) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut halves = [[_mm512_setzero_ps(); G]; 2];
-        for half in 0..2 {
-            let start = if MINIMUM { 0 } else { scale.start[half] };
-            let mut products = [_mm512_set1_epi32(start); G];
-            for j in 4 * half..4 * half + 4 {
-                let x = _mm512_set1_epi32(x.cast::<i32>().add(j).read_unaligned());
-                for g in 0..G {
-                    products[g] = _mm512_dpbusd_epi32(products[g], w[g][j], x);
-                }
-            }
+        for j in 4 * HALF..4 * HALF + 4 {
+            let mut w = [_mm512_setzero_si512(); G];
             for g in 0..G {
-                halves[half][g] = _mm512_cvtepi32_ps(products[g]);
+                w[g] = _mm512_load_si512(tile.add(g * block.group + 64 * j).cast());
             }
-        }
-        let d = [Avx512Vnni::splat(scale.d[0]), Avx512Vnni::splat(scale.d[1])];
-        for g in 0..G {
-            let tile = &*tile.add(g * TILES);
-            let (wd, wm) = (|i: usize| tile.d[i].as_ptr(), |i: usize| tile.m[i].as_ptr());
-            let a = _mm512_mul_ps(halves[0][g], d[0]);
-            if SPLIT {
-                let b = _mm512_mul_ps(halves[1][g], d[1]);
-                sums[g] = _mm512_fmadd_ps(a, Avx512Vnni::load_f32(wd(0)), sums[g]);
-                sums[g] = _mm512_fmadd_ps(b, Avx512Vnni::load_f32(wd(1)), sums[g]);
-                if MINIMUM {
-                    for half in 0..2 {
-                        let s = Avx512Vnni::splat(scale.s[half]);
-                        sums[g] = _mm512_fmadd_ps(Avx512Vnni::load_f32(wm(half)), s, sums[g]);
-                    }
-                }
-            } else {
-                let sum = _mm512_fmadd_ps(halves[1][g], d[1], a);
-                sums[g] = _mm512_fmadd_ps(sum, Avx512Vnni::load_f32(wd(0)), sums[g]);
-                if MINIMUM {
-                    let s = Avx512Vnni::splat(scale.s[0] + scale.s[1]);
-                    sums[g] = _mm512_fmadd_ps(Avx512Vnni::load_f32(wm(0)), s, sums[g]);
+            for t in 0..N {
+                let x = _mm512_set1_epi32(block.acts.numbers(t, i).cast::<i32>().add(j).read_unaligned());
+                for g in 0..G {
+                    products[t][g] = _mm512_dpbusd_epi32(products[t][g], w[g], x);
                 }
             }
         }
     }
 }
 
-macro_rules! run {
-    ($split:literal, $minimum:literal) => {
-        [
-            [multiply::<2, 1, $split, $minimum>, multiply::<1, 1, $split, $minimum>],
-            [multiply::<2, 2, $split, $minimum>, multiply::<1, 2, $split, $minimum>],
+/// The sums of both halves, joined: formats of up to five bits.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn joined<const N: usize, const G: usize, const MINIMUM: bool>(block: &Block) {
+    // SAFETY: as `PanelKernel` demands.
+    unsafe {
+        let mut sums = begin::<N, G>(block);
+        for i in 0..block.count {
+            fetch(block, i);
+            let tile = block.panel.add(i * tile_bytes(false, MINIMUM));
+            let mut products = [[_mm512_setzero_si512(); G]; N];
+            for t in 0..N {
+                let scale = &*block.acts.joined(t, i);
+                let start = if MINIMUM { ROUND[scale.shift as usize & 15] } else { scale.start };
+                products[t] = [_mm512_set1_epi32(start); G];
+            }
+            half::<N, G, 0>(block, tile, i, &mut products);
+            for t in 0..N {
+                let shift = _mm512_set1_epi32((*block.acts.joined(t, i)).shift);
+                for g in 0..G {
+                    products[t][g] = shift_right(products[t][g], shift);
+                }
+            }
+            half::<N, G, 1>(block, tile, i, &mut products);
+            for t in 0..N {
+                let scale = &*block.acts.joined(t, i);
+                let (d, s) = (_mm512_set1_ps(scale.d), _mm512_set1_ps(scale.s));
+                for g in 0..G {
+                    let scales = tile.add(g * block.group + NUMBERS).cast::<f32>();
+                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[t][g]), d);
+                    sums[t][g] = _mm512_fmadd_ps(scaled, _mm512_load_ps(scales), sums[t][g]);
+                    if MINIMUM {
+                        sums[t][g] = _mm512_fmadd_ps(_mm512_load_ps(scales.add(ROWS)), s, sums[t][g]);
+                    }
+                }
+            }
+        }
+        end(block, &sums);
+    }
+}
+
+/// Each half's sum scaled apart: formats of more bits (one scale for both halves), or with scales of their own.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn halves<const N: usize, const G: usize, const SPLIT: bool, const MINIMUM: bool>(block: &Block) {
+    // SAFETY: as `PanelKernel` demands.
+    unsafe {
+        let mut sums = begin::<N, G>(block);
+        for i in 0..block.count {
+            fetch(block, i);
+            let tile = block.panel.add(i * tile_bytes(SPLIT, MINIMUM));
+            let scales = |g: usize, n: usize| tile.wrapping_add(g * block.group + NUMBERS + n * SCALES).cast::<f32>();
+            let mut first = [[_mm512_setzero_ps(); G]; N];
+            for h in 0..2 {
+                let mut products = [[_mm512_setzero_si512(); G]; N];
+                for t in 0..N {
+                    let start = if MINIMUM { 0 } else { (*block.acts.halves(t, i)).start[h] };
+                    products[t] = [_mm512_set1_epi32(start); G];
+                }
+                if h == 0 {
+                    half::<N, G, 0>(block, tile, i, &mut products);
+                } else {
+                    half::<N, G, 1>(block, tile, i, &mut products);
+                }
+                for t in 0..N {
+                    let d = _mm512_set1_ps((*block.acts.halves(t, i)).d[h]);
+                    for g in 0..G {
+                        let sum = _mm512_cvtepi32_ps(products[t][g]);
+                        if SPLIT {
+                            let sum = _mm512_mul_ps(sum, d);
+                            sums[t][g] = _mm512_fmadd_ps(sum, _mm512_load_ps(scales(g, h)), sums[t][g]);
+                        } else if h == 0 {
+                            first[t][g] = _mm512_mul_ps(sum, d);
+                        } else {
+                            let both = _mm512_fmadd_ps(sum, d, first[t][g]);
+                            sums[t][g] = _mm512_fmadd_ps(both, _mm512_load_ps(scales(g, 0)), sums[t][g]);
+                        }
+                    }
+                }
+            }
+            if MINIMUM {
+                for h in 0..2 {
+                    for t in 0..N {
+                        let s = _mm512_set1_ps((*block.acts.halves(t, i)).scaled_sum(h));
+                        for g in 0..G {
+                            sums[t][g] = _mm512_fmadd_ps(_mm512_load_ps(scales(g, 2 + h)), s, sums[t][g]);
+                        }
+                    }
+                }
+            }
+        }
+        end(block, &sums);
+    }
+}
+
+/// Six rows of two groups are 24 vectors of sums, which leaves room for the weights; halves that are scaled apart need more.
+const JOINED_WIDTHS: &[usize] = &[6, 4, 2, 1];
+const HALVES_WIDTHS: &[usize] = &[4, 2, 1];
+
+macro_rules! joined {
+    ($groups:literal, $minimum:literal) => {
+        &[
+            joined::<6, $groups, $minimum>,
+            joined::<4, $groups, $minimum>,
+            joined::<2, $groups, $minimum>,
+            joined::<1, $groups, $minimum>,
         ]
     };
 }
 
+macro_rules! halves {
+    ($groups:literal, $split:literal, $minimum:literal) => {
+        &[
+            halves::<4, $groups, $split, $minimum>,
+            halves::<2, $groups, $split, $minimum>,
+            halves::<1, $groups, $split, $minimum>,
+        ]
+    };
+}
+
+impl Panels {
+    const fn new<T: Tile>() -> Panels {
+        assert!(T::JOINED || T::SPLIT || !T::MINIMUM, "one minimum for halves that are scaled apart");
+        let run: [&'static [PanelKernel]; GROUPS] = match (T::JOINED, T::SPLIT, T::MINIMUM) {
+            (true, _, false) => [joined!(1, false), joined!(2, false)],
+            (true, _, true) => [joined!(1, true), joined!(2, true)],
+            (false, false, _) => [halves!(1, false, false), halves!(2, false, false)],
+            (false, true, false) => [halves!(1, true, false), halves!(2, true, false)],
+            (false, true, true) => [halves!(1, true, true), halves!(2, true, true)],
+        };
+        Panels {
+            tensor_type: T::TYPE,
+            unfold: unfold::<T>,
+            tile: tile_bytes(T::SPLIT, T::MINIMUM),
+            widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
+            run,
+        }
+    }
+
+    /// Which of the widths to use for the next of `rows` rows: the greatest, but four and four rather than six and two.
+    pub fn width(&self, rows: usize) -> Option<usize> {
+        self.widths.iter().position(|&width| width <= rows && !(width == 6 && rows == 8))
+    }
+
+    /// Cache lines that each tile of a kernel has to ask for, so that `bytes` are fetched while `rows` rows of
+    /// activations are multiplied; and the bytes that a kernel's tiles then ask for.
+    pub fn lines(&self, bytes: usize, rows: usize, tiles: usize) -> (usize, usize) {
+        let runs = rows.div_ceil(self.widths.first().copied().unwrap_or(1)).max(1);
+        let lines = bytes.div_ceil(runs * tiles.max(1) * LINE);
+        (lines, lines * tiles * LINE)
+    }
+
+    /// The tiles of each group that a panel of `tiles` tiles is cut into: equal parts that the first-level cache holds.
+    pub fn part(&self, tiles: usize) -> usize {
+        let most = PANEL / (GROUPS * self.tile);
+        tiles.div_ceil(tiles.div_ceil(most).max(1))
+    }
+}
+
 macro_rules! panels {
     ($($format:ident)*) => {
-        static PANELS: &[Panels] = &[$(
-            Panels {
-                tensor_type: TensorType::$format,
-                unfold: unfold::<tiles::$format>,
-                run: match (tiles::$format::SPLIT, tiles::$format::MINIMUM) {
-                    (false, false) => run!(false, false),
-                    (false, true) => run!(false, true),
-                    (true, false) => run!(true, false),
-                    (true, true) => run!(true, true),
-                },
-            },
-        )*];
+        static PANELS: &[Panels] = &[$(Panels::new::<tiles::$format>(),)*];
     };
 }
 

@@ -1,12 +1,15 @@
 //! Rows of a matrix that several threads write at once, each its own.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 /// A mutable matrix of equal rows whose rows may be taken by different threads.
 pub(super) struct Rows<'a, T> {
     start: *mut T,
     width: usize,
     count: usize,
+    /// What the first of a row's elements counts as.
+    first: usize,
     life: PhantomData<&'a mut [T]>,
 }
 
@@ -18,11 +21,17 @@ unsafe impl<T: Send> Sync for Rows<'_, T> {}
 impl<'a, T> Rows<'a, T> {
     /// The rows of `width` elements that `all` consists of.
     pub fn new(all: &'a mut [T], width: usize) -> Rows<'a, T> {
-        let count = all.len().checked_div(width).unwrap_or(0);
-        Rows { start: all.as_mut_ptr(), width, count, life: PhantomData }
+        Rows::window(all, 0..width)
     }
 
-    /// Elements of a row.
+    /// Rows of which only some columns are there: `all` consists of these.
+    pub fn window(all: &'a mut [T], columns: Range<usize>) -> Rows<'a, T> {
+        let (first, width) = (columns.start, columns.len());
+        let count = all.len().checked_div(width).unwrap_or(0);
+        Rows { start: all.as_mut_ptr(), width, count, first, life: PhantomData }
+    }
+
+    /// Elements from one row to the next.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -43,9 +52,10 @@ impl<'a, T> Rows<'a, T> {
     /// # Safety
     /// What is written there must be the caller's alone.
     pub unsafe fn at(&self, i: usize, offset: usize) -> *mut T {
-        assert!(i < self.count && offset < self.width, "element {offset} of row {i} of {}", self.count);
+        let there = (self.first..self.first + self.width).contains(&offset);
+        assert!(i < self.count && there, "element {offset} of row {i} of {}", self.count);
         // SAFETY: inside the slice that `new` was given.
-        unsafe { self.start.add(i * self.width + offset) }
+        unsafe { self.start.add(i * self.width + offset - self.first) }
     }
 
     /// `width` elements from `offset` of row `i`.
@@ -54,8 +64,9 @@ impl<'a, T> Rows<'a, T> {
     /// While they are borrowed, nobody else may take any of them.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, i: usize, offset: usize, width: usize) -> &mut [T] {
-        assert!(i < self.count && offset + width <= self.width, "part of row {i} of {}", self.count);
+        let there = offset >= self.first && offset + width <= self.first + self.width;
+        assert!(i < self.count && there, "part of row {i} of {}", self.count);
         // SAFETY: as in `row`.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.width + offset), width) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(i * self.width + offset - self.first), width) }
     }
 }

@@ -8,6 +8,8 @@
 
 use std::arch::x86_64::*;
 
+use super::quantize::PRE_SHIFT;
+
 /// How far ahead of their use weights are fetched, in bytes: further than the processor looks by itself, and past the end
 /// of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are 4 KB;
 /// 8 KB were the fastest of 1 to 16.
@@ -39,6 +41,20 @@ pub(super) unsafe fn halves_to_bf16(halves: __m512i) -> __m512i {
     }
 }
 
+/// Lanes to the right by those of `by`. (Written out: of the intrinsic with a broadcast the compiler makes a shift of all lanes by one
+/// number, which has a third of the throughput, and clamps the number first.)
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn shift_right(a: __m512i, by: __m512i) -> __m512i {
+    let out: __m512i;
+    // SAFETY: registers alone are touched.
+    unsafe {
+        std::arch::asm!("vpsravd {}, {}, {}", lateout(zmm_reg) out, in(zmm_reg) a, in(zmm_reg) by,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
 pub(super) trait Simd: Copy {
     /// Integers: four bytes a lane.
     type I: Copy;
@@ -62,6 +78,13 @@ pub(super) trait Simd: Copy {
     unsafe fn dot4<const BITS: u32>(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
     /// As [`Simd::dot4`] with signed `w`; the result has `SIGNED_OFFSET · Σ x` too much.
     unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
+    /// `((a << PRE_SHIFT) + start) >> shift` of each lane.
+    unsafe fn shifted(a: Self::I, start: i32, shift: i32) -> Self::I;
+    /// `a >> shift` of each lane.
+    unsafe fn shift_right(a: Self::I, shift: i32) -> Self::I;
+    /// Bytes of less than 32 to the left by [`PRE_SHIFT`].
+    unsafe fn pre_shifted(a: Self::I) -> Self::I;
+    unsafe fn add_u8(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_float(a: Self::I) -> Self::F;
 
     unsafe fn splat(x: f32) -> Self::F;
@@ -151,6 +174,25 @@ impl Simd for Avx512Vnni {
             }
             sum
         }
+    }
+    #[inline(always)]
+    unsafe fn shifted(a: __m512i, start: i32, shift: i32) -> __m512i {
+        unsafe {
+            let a = _mm512_slli_epi32::<{ PRE_SHIFT as u32 }>(a);
+            Self::shift_right(_mm512_add_epi32(a, _mm512_set1_epi32(start)), shift)
+        }
+    }
+    #[inline(always)]
+    unsafe fn shift_right(a: __m512i, shift: i32) -> __m512i {
+        unsafe { shift_right(a, _mm512_set1_epi32(shift)) }
+    }
+    #[inline(always)]
+    unsafe fn pre_shifted(a: __m512i) -> __m512i {
+        unsafe { _mm512_slli_epi16::<{ PRE_SHIFT as u32 }>(a) }
+    }
+    #[inline(always)]
+    unsafe fn add_u8(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi8(a, b) }
     }
     #[inline(always)]
     unsafe fn to_float(a: __m512i) -> __m512 {
@@ -298,6 +340,25 @@ impl Simd for Avx2 {
             }
             sum
         }
+    }
+    #[inline(always)]
+    unsafe fn shifted(a: __m256i, start: i32, shift: i32) -> __m256i {
+        unsafe {
+            let a = _mm256_slli_epi32::<PRE_SHIFT>(a);
+            Self::shift_right(_mm256_add_epi32(a, _mm256_set1_epi32(start)), shift)
+        }
+    }
+    #[inline(always)]
+    unsafe fn shift_right(a: __m256i, shift: i32) -> __m256i {
+        unsafe { _mm256_srav_epi32(a, _mm256_set1_epi32(shift)) }
+    }
+    #[inline(always)]
+    unsafe fn pre_shifted(a: __m256i) -> __m256i {
+        unsafe { _mm256_slli_epi16::<PRE_SHIFT>(a) }
+    }
+    #[inline(always)]
+    unsafe fn add_u8(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi8(a, b) }
     }
     #[inline(always)]
     unsafe fn to_float(a: __m256i) -> __m256 {

@@ -14,7 +14,6 @@ pub(super) struct Scales<S: Simd> {
 
 /// A packed format, as a kernel sees it.
 pub(super) trait Tile {
-    #[cfg_attr(not(test), allow(dead_code))] // what the tests compare by
     const TYPE: TensorType;
     /// Bits of a number; 8: signed.
     const BITS: u32;
@@ -24,6 +23,8 @@ pub(super) trait Tile {
     const SPLIT: bool = false;
     /// Rows have a minimum.
     const MINIMUM: bool = false;
+    /// The sums of both halves are joined before they are scaled: see [`Joined`](super::quantize::Joined).
+    const JOINED: bool = !Self::SPLIT && Self::BITS <= 5;
     /// Tiles of a block, bytes before them, and bytes of one: as the format's layout has them.
     const TILES: usize;
     const HEAD: usize;

@@ -100,14 +100,16 @@ unsafe fn multiply_with<U: Unit>(matrix: &Matrix, x: &Tiles, rows: Range<usize>,
     }
 }
 
+/// The activation of many elements: from the gate's products and the rest's to the results.
+pub(super) type Activate<'a> = dyn Fn(&[f32], &[f32], &mut [f32]) + Sync + 'a;
+
 /// A gated product: gate and the rest, whose products are the arguments of the activation.
 pub(super) struct Gated<'a> {
     pub gate: &'a Matrix,
     pub gate_bias: Option<&'a [f32]>,
     pub up: &'a Matrix,
     pub up_bias: Option<&'a [f32]>,
-    /// The activation of many elements: of the gate, of the rest, the results.
-    pub activate: &'a (dyn Fn(&[f32], &[f32], &mut [f32]) + Sync),
+    pub activate: &'a Activate<'a>,
 }
 
 /// Whether [`multiply_gated`] takes these matrices.

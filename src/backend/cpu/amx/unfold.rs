@@ -137,9 +137,9 @@ impl<T: Tile> Folded for T {
             }
             let numbers = T::numbers::<Avx512Vnni>(tile, 0);
             let sign = if T::BITS == 8 { 0x8000 } else { 0 };
-            for j in 4 * half..4 * half + 4 {
+            for (j, &numbers) in numbers.iter().enumerate().skip(4 * half).take(4) {
                 let mut floats = [scales[0].0; 4];
-                for (float, moved) in floats.iter_mut().zip(bytes(numbers[j])) {
+                for (float, moved) in floats.iter_mut().zip(bytes(numbers)) {
                     *float = biased(moved, 0xff00, BIAS.to_bits() as i32 | sign);
                 }
                 let (d, m) = scales[if T::SPLIT { half } else { 0 }];
