@@ -3,6 +3,7 @@
 use half::bf16;
 
 use super::*;
+use crate::backend::cpu::acts::Acts;
 use crate::backend::cpu::features::Isa;
 use crate::backend::cpu::matmul::noise::{Noise, place, random_rows};
 use crate::backend::cpu::pool::Pool;
@@ -245,6 +246,41 @@ fn gated_products_are_activated_and_in_tiles() {
             }
         }
     }
+}
+
+#[test]
+fn rows_that_were_written_in_tiles_have_values_when_asked_for() {
+    if !can_unfold() {
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(12);
+    let (n, columns) = (21, 72);
+    let values: Vec<f32> = (0..n * columns).map(|_| noise.float() * 9.0).collect();
+    let mut acts = Acts::new(n, columns, Isa::Amx).expect("activations");
+    acts.set_shape(n, columns);
+    acts.values_mut().fill(f32::NAN);
+    {
+        let tiles = acts.written_in_tiles(n, columns).expect("enough rows");
+        for i in 0..2 * TILE_ROWS {
+            // SAFETY: `can_unfold`; the tiles are of 32 rows.
+            unsafe { rows::round(&tiles, i, values.chunks_exact(columns).nth(i)) };
+        }
+    }
+    assert!(acts.tiles().is_some_and(|tiles| (tiles.rows, tiles.columns) == (n, columns)));
+    acts.value(&pool);
+    for (found, value) in acts.values().iter().zip(&values) {
+        assert_eq!(*found, bf16::from_f32(*value).to_f32());
+    }
+    let tiles = acts.tiles().expect("tiles");
+    let second = &tiles.memory.as_slice()[tiles.block()..2 * tiles.block()];
+    for (i, row) in second.chunks_exact(unit::TILE_WIDTH).enumerate() {
+        assert!(i % TILE_ROWS < n - TILE_ROWS || row.iter().all(|&byte| byte == 0), "rows that are none");
+    }
+    assert!(acts.written_in_tiles(3, columns).is_none(), "too few rows for tiles");
+    acts.values_mut().fill(1.0);
+    acts.value(&pool);
+    assert!(acts.values().iter().all(|&x| x == 1.0), "values that were written last are those that count");
 }
 
 #[test]
