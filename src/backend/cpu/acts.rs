@@ -39,9 +39,11 @@ pub struct Acts {
     /// The forms of the values that were made since these were written.
     quantized: bool,
     rounded: bool,
-    /// The same in tiles, where AMX multiplies them.
-    tiles: Option<Tiles>,
+    /// The same in tiles, where AMX multiplies them, and room for those that are made of them.
+    tiles: Option<[Tiles; 2]>,
     tiled: bool,
+    /// The rows are in tiles alone.
+    only_tiled: bool,
 }
 
 impl Acts {
@@ -64,8 +66,12 @@ impl Acts {
             bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
             quantized: false,
             rounded: false,
-            tiles: on_tiles.then(|| Tiles::new(rows, columns)).transpose()?,
+            tiles: match on_tiles {
+                true => Some([Tiles::new(rows, columns)?, Tiles::new(rows, columns)?]),
+                false => None,
+            },
             tiled: false,
+            only_tiled: false,
         })
     }
 
@@ -74,7 +80,12 @@ impl Acts {
         assert!(n * columns.next_multiple_of(BLOCK) <= self.q.as_slice().len(), "{n} rows of {columns} do not fit");
         self.n = n;
         self.columns = columns;
-        (self.quantized, self.rounded, self.tiled) = (false, false, false);
+        self.forget();
+    }
+
+    /// No form of the values has been made.
+    fn forget(&mut self) {
+        (self.quantized, self.rounded, self.tiled, self.only_tiled) = (false, false, false, false);
     }
 
     /// Rows.
@@ -94,7 +105,7 @@ impl Acts {
 
     /// `[rows][columns]`.
     pub fn values_mut(&mut self) -> &mut [f32] {
-        (self.quantized, self.rounded, self.tiled) = (false, false, false);
+        self.forget();
         &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * self.columns]
     }
 
@@ -127,7 +138,7 @@ impl Acts {
 
     /// The rows in tiles of bf16, if [`Acts::tile`] has made them.
     pub(super) fn tiles(&self) -> Option<&Tiles> {
-        self.tiles.as_ref().filter(|_| self.tiled)
+        self.tiles.as_ref().map(|[tiles, _]| tiles).filter(|_| self.tiled)
     }
 
     /// Rounds all rows to bf16 in tiles, unless that is done, where there are enough of them to be multiplied by AMX.
@@ -136,11 +147,44 @@ impl Acts {
         if self.tiled || n < LEAST_ROWS {
             return;
         }
-        if let Some(tiles) = &mut self.tiles {
+        if let Some([tiles, _]) = &mut self.tiles {
             let values = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
             // SAFETY: there are tiles only where AMX was detected.
             unsafe { tiles.round(pool, values, n, columns) };
             self.tiled = true;
+        }
+    }
+
+    /// Uses the room for `n` rows of `columns` elements that are written in tiles alone, a row of tiles for each 16 rows; `None`
+    /// where there is none, or too few rows. All of it has to be written, zeros where there are no rows.
+    pub(super) fn written_in_tiles(&mut self, n: usize, columns: usize) -> Option<Rows<'_, u8>> {
+        self.set_shape(n, columns);
+        let [tiles, _] = self.tiles.as_mut().filter(|_| n >= LEAST_ROWS)?;
+        (self.tiled, self.only_tiled) = (true, true);
+        Some(tiles.rows_of(n, columns))
+    }
+
+    /// Lets `multiply` make rows of `columns` elements, whole tiles of them, of those in tiles: of the tiles that there are, and
+    /// in rows of tiles for 16 rows each. False if the rows are not in tiles.
+    pub(super) fn multiplied(&mut self, columns: usize, multiply: impl FnOnce(&Tiles, &Rows<u8>)) -> bool {
+        let n = self.n;
+        let Some([tiles, out]) = self.tiles.as_mut().filter(|_| self.tiled) else { return false };
+        multiply(tiles, &out.rows_of(n, columns));
+        std::mem::swap(tiles, out);
+        self.set_shape(n, columns);
+        (self.tiled, self.only_tiled) = (true, true);
+        true
+    }
+
+    /// Makes the values of rows that are in tiles alone, for a product that takes others: they are rounded to bf16 then.
+    pub(super) fn value(&mut self, pool: &Pool) {
+        if let Some([tiles, _]) = self.tiles.as_ref().filter(|_| self.only_tiled) {
+            let columns = self.columns;
+            let values = &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * columns];
+            let rows = Rows::new(values, columns);
+            // SAFETY: each row is taken by one task.
+            each_row(pool, self.n, &|i| tiles.row(i, unsafe { rows.row(i) }));
+            self.only_tiled = false;
         }
     }
 

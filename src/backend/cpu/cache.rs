@@ -27,7 +27,9 @@ impl CpuPage {
         let bytes = shape
             .page_bytes()
             .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: "a page of the cache".into() })?;
-        Ok(CpuPage { shape: *shape, bytes: AlignedBuf::zeroed(bytes)? })
+        let mut bytes = AlignedBuf::zeroed(bytes)?;
+        bytes.populate();
+        Ok(CpuPage { shape: *shape, bytes })
     }
 
     pub fn of(page: &KvPage) -> Result<&CpuPage> {

@@ -22,6 +22,7 @@ use super::panels::{self, Panels, panels};
 use super::pool::Pool;
 use super::quantize::Joined;
 use super::rows::Rows;
+use tiled::Grid;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
@@ -75,7 +76,7 @@ fn panel(lines: &mut Vec<Line>, bytes: usize) -> *mut u8 {
 /// activations, not by quantised or rounded ones.
 pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: bool) {
     let matrices: Vec<&Matrix> = jobs.iter().map(|job| job.matrix).collect();
-    forms(pool, isa, acts, &matrices, exact);
+    let all_tiled = forms(pool, isa, acts, &matrices, exact);
     let acts = &*acts;
     let mut groups = 0;
     let parts: Vec<Part> = jobs
@@ -95,26 +96,33 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         })
         .collect();
-    let tile = tile_of(pool, acts, groups);
-    pool.run_in_order(groups.div_ceil(tile), &|task| {
-        let range = task * tile..groups.min((task + 1) * tile);
+    let run = |rows: Range<usize>, range: Range<usize>| {
         for part in &parts {
             let from = range.start.clamp(part.first, part.first + part.matrix.groups()) - part.first;
             let to = range.end.clamp(part.first, part.first + part.matrix.groups()) - part.first;
             if from < to {
-                part.run(isa, acts, from..to, exact);
+                part.run(isa, acts, rows.clone(), from..to, exact);
             }
         }
-    });
+    };
+    if all_tiled {
+        return Grid::new(acts.rows(), groups, amx::GROUPS, pool.threads()).run(pool, &run);
+    }
+    let tile = tile_of(pool, acts, groups);
+    pool.run_in_order(groups.div_ceil(tile), &|task| run(0..acts.rows(), task * tile..groups.min((task + 1) * tile)));
 }
 
-/// Makes the forms of the activations that products with these matrices want.
-fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bool) {
-    let on_tiles = |matrix: &Matrix| isa == Isa::Amx && !exact && amx::multiplies(matrix);
-    if matrices.iter().any(|matrix| on_tiles(matrix)) {
+/// Makes the forms of the activations that products with these matrices want. Whether tiles are the only one.
+fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bool) -> bool {
+    let on_tiles = |matrix: &&Matrix| isa == Isa::Amx && !exact && amx::multiplies(matrix);
+    if matrices.iter().any(on_tiles) {
         acts.tile(pool);
     }
     let tiled = acts.tiles().is_some();
+    if tiled && matrices.iter().all(on_tiles) {
+        return true;
+    }
+    acts.value(pool);
     for matrix in matrices.iter().filter(|matrix| !(exact || tiled && on_tiles(matrix))) {
         if kernel(matrix.tensor_type(), isa).is_some() {
             acts.quantize(isa, pool);
@@ -123,6 +131,7 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
             acts.round(isa, pool);
         }
     }
+    false
 }
 
 /// Groups of a task, of all `groups`: such that the last thread ends as soon as may be, and of equally good ways
@@ -130,21 +139,22 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
 fn tile_of(pool: &Pool, acts: &Acts, groups: usize) -> usize {
     // Many rows are multiplied by two groups at once.
     let at_once = if acts.rows() >= panels::LEAST_ROWS { panels::GROUPS } else { 1 };
-    let most = if acts.tiles().is_some() { amx::TASKS_PER_THREAD } else { TASKS_PER_THREAD };
     let threads = pool.threads();
     if threads == 1 {
         return groups.max(1);
     }
-    let tiles = (1..=most).rev().map(|each| groups.div_ceil(threads * each).max(1).next_multiple_of(at_once));
+    let tiles =
+        (1..=TASKS_PER_THREAD).rev().map(|each| groups.div_ceil(threads * each).max(1).next_multiple_of(at_once));
     tiles.min_by_key(|&tile| groups.div_ceil(tile).div_ceil(threads) * tile).unwrap_or(1)
 }
 
 impl Part<'_> {
-    fn run(&self, isa: Isa, acts: &Acts, groups: Range<usize>, exact: bool) {
+    /// Products of `rows` of the activations: all of them, but where they are in tiles.
+    fn run(&self, isa: Isa, acts: &Acts, rows: Range<usize>, groups: Range<usize>, exact: bool) {
         if let Some(tiles) = acts.tiles().filter(|_| !exact && amx::multiplies(self.matrix)) {
             let target = amx::Target { out: &self.out, bias: self.bias, accumulate: self.accumulate };
             // SAFETY: only AMX has activations in tiles; these rows of the matrix belong to one task.
-            return unsafe { amx::multiply(self.matrix, tiles, groups, target) };
+            return unsafe { amx::multiply(self.matrix, tiles, rows, groups, target) };
         }
         if self.matrix.float_group(groups.start).is_some() {
             return match acts.bf16().filter(|_| !exact && self.matrix.has_packed_halves()) {
@@ -426,6 +436,7 @@ impl Part<'_> {
 }
 
 mod gated;
+mod tiled;
 pub(super) use gated::{GateScratch, Weights, matmul_gated};
 
 #[cfg(test)]

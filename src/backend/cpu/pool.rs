@@ -94,15 +94,6 @@ impl Pool {
         }
     }
 
-    /// As [`Pool::run`] for pieces of something that lies in memory in their order: each thread begins with a part of its own and
-    /// goes through it in order, so that what is fetched ahead is what it needs next. Who is ready takes from the others.
-    pub fn run_in_order(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
-        match &self.source {
-            Source::Workers(workers) if n > self.threads() && n <= u32::MAX as usize => workers.run_in_order(n, task),
-            _ => self.run(n, task),
-        }
-    }
-
     /// Runs `task(i)` once for every `i` in `0..n`, on all threads; returns when all are done.
     ///
     /// The order is not defined. While the pool is busy with a run of another thread, the calling thread waits for its
@@ -122,11 +113,54 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Runs `task(part, piece)` once for each piece of each part, as [`Pool::run`] does. A thread begins with the same part
+    /// in each run, in which it finds in its own caches what it left there in the run before, and helps others when no
+    /// piece of it is left.
+    pub fn run_near(&self, parts: usize, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        match &self.source {
+            Source::Workers(workers) if parts <= self.threads() && parts * pieces > 1 => {
+                workers.run_near(parts, pieces, task);
+            }
+            Source::Host(threads, _) if parts * pieces > 1 => {
+                let taken: Vec<_> = (0..parts).map(|_| Line(AtomicUsize::new(0))).collect();
+                self.run((*threads).min(parts * pieces), &|i| take_all(&taken, i, pieces, task));
+            }
+            _ => (0..parts).for_each(|part| (0..pieces).for_each(|piece| task(part, piece))),
+        }
+    }
+
+    /// [`Pool::run_near`] of `n` pieces that follow each other: parts are [`Pool::part_of`] of them.
+    pub fn run_in_order(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        let part = self.part_of(n);
+        self.run_near(n.div_ceil(part), part, &|p, piece| {
+            if p * part + piece < n {
+                task(p * part + piece);
+            }
+        });
+    }
+
+    /// Pieces of a part, so that there is one for each thread.
+    fn part_of(&self, n: usize) -> usize {
+        n.div_ceil(self.threads()).max(1)
+    }
+}
+
 thread_local! {
-    /// Which share this thread begins with: its number as a worker, and 0 as a caller.
-    static SHARE: Cell<usize> = const { Cell::new(0) };
     /// This thread is inside a task: what it runs on a pool is nested.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Which thread of its pool this is: 0 for a caller.
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Runs pieces until none is left, of which `taken` says how many have been taken of each part, from part `own` on.
+fn take_all(taken: &[Line<AtomicUsize>], own: usize, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+    for part in (0..taken.len()).map(|p| (own + p) % taken.len()) {
+        let take = || Some(taken[part].0.fetch_add(1, Ordering::Relaxed)).filter(|&piece| piece < pieces);
+        while let Some(piece) = take() {
+            task(part, piece);
+        }
+    }
 }
 
 /// Lets the host distribute the tasks. None of them unwinds into the host.
@@ -157,8 +191,8 @@ struct Shared {
     done: Line<Done>,
     /// What is known of each worker.
     states: Vec<Line<WorkerState>>,
-    /// Tasks that have been taken from each thread's share in a run in order.
-    shares: Vec<Line<AtomicUsize>>,
+    /// Pieces that have been taken of each part, in a run of parts.
+    taken: Vec<Line<AtomicUsize>>,
     /// Held during a run.
     turn: parking_lot::Mutex<()>,
 }
@@ -253,7 +287,7 @@ impl Workers {
                 all: Condvar::new(),
             }),
             states: (0..count).map(|_| Line(WorkerState::default())).collect(),
-            shares: (0..=count).map(|_| Line(AtomicUsize::new(0))).collect(),
+            taken: (0..=count).map(|_| Line(AtomicUsize::new(0))).collect(),
             turn: parking_lot::Mutex::new(()),
         });
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
@@ -268,7 +302,7 @@ impl Workers {
                     if pinned {
                         affinity::pin(i);
                     }
-                    SHARE.set(i);
+                    NUMBER.set(i);
                     shared.work(&shared.states[i - 1].0);
                 })
                 .map_err(|source| Error::io(format!("cannot start the thread {name} of {count}"), source))?;
@@ -284,24 +318,15 @@ impl Workers {
         self.run_in_turn(n, task);
     }
 
-    fn run_in_order(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+    fn run_near(&self, parts: usize, pieces: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         let Some(_turn) = self.turn() else {
-            return (0..n).for_each(task);
+            return (0..parts).for_each(|part| (0..pieces).for_each(|piece| task(part, piece)));
         };
-        let shares = &self.shared.shares;
-        shares.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
-        let size = n.div_ceil(shares.len());
-        // Whoever comes here has claimed a task, and as many come as there are tasks.
-        self.run_in_turn(n as u32, &|_| {
-            let own = SHARE.get().min(shares.len() - 1);
-            for share in (own..shares.len()).chain(0..own) {
-                let of = share * size..n.min((share + 1) * size);
-                let i = of.start + shares[share].0.fetch_add(1, Ordering::Relaxed);
-                if of.contains(&i) {
-                    return task(i);
-                }
-            }
-        });
+        let taken = &self.shared.taken[..parts];
+        taken.iter().for_each(|taken| taken.0.store(0, Ordering::Relaxed));
+        // One run for each thread, which takes as many pieces as there are for it.
+        let n = self.shared.taken.len().min(parts * pieces);
+        self.run_in_turn(n as u32, &|_| take_all(taken, NUMBER.get(), pieces, task));
     }
 
     /// Waits for the turn to run something; `None`: it takes too long.

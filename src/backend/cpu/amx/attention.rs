@@ -19,7 +19,7 @@ use super::super::simd::transpose;
 use super::super::vector::F32x16;
 use super::super::vector::kernels::softcap_lanes;
 use super::unfold::{LESS, pairs, round_halves, round_row, rounded_pairs};
-use super::unit::{Amx, Block, Configured, Rows, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit, Vectors};
+use super::unit::{Amx, Block, Configured, Groups, Rows, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit, Vectors};
 use crate::backend::PAGE_TOKENS;
 use crate::error::Result;
 
@@ -317,6 +317,7 @@ unsafe fn attend_block<U: Unit>(block: usize, from: usize, softcap: Option<f32>,
                 w: parts.queries.add(block * 2 * tiles),
                 w_next: tiles,
                 rows: Rows::Two,
+                groups: Groups::Two,
                 sums: parts.scores.add(page * PAGE_TOKENS * QUERIES),
                 sums_stride: QUERIES * size_of::<f32>(),
                 add: false,
@@ -336,6 +337,7 @@ unsafe fn attend_block<U: Unit>(block: usize, from: usize, softcap: Option<f32>,
                 w: parts.weights.add(pages.start * TILE_BYTES),
                 w_next: PAGES * TILE_BYTES,
                 rows: Rows::Two,
+                groups: Groups::Two,
                 sums: sums.add(rows * 2 * TILE_ROWS * QUERIES),
                 sums_stride: QUERIES * size_of::<f32>(),
                 add: true,

@@ -3,6 +3,7 @@
 use half::bf16;
 
 use super::*;
+use crate::backend::cpu::acts::Acts;
 use crate::backend::cpu::features::Isa;
 use crate::backend::cpu::matmul::noise::{Noise, place, random_halves, random_rows};
 use crate::backend::cpu::pool::Pool;
@@ -46,10 +47,15 @@ fn multiply_on(unit: On, matrix: &Matrix, tiles: &Tiles, out: &mut [f32], bias: 
     // SAFETY: `can_unfold`, and the unit is there.
     unsafe {
         let groups = 0..matrix.rows().div_ceil(ROWS);
-        match unit {
-            On::Emulated => multiply_with::<unit::Emulated>(matrix, tiles, groups, target),
-            On::Vectors => multiply_with::<unit::Vectors>(matrix, tiles, groups, target),
-            On::Amx => multiply(matrix, tiles, groups, target),
+        // As two threads might.
+        let half = (tiles.rows / 2).next_multiple_of(TILE_ROWS).min(tiles.rows);
+        for rows in [0..half, half..tiles.rows].into_iter().filter(|rows| !rows.is_empty()) {
+            let groups = groups.clone();
+            match unit {
+                On::Emulated => multiply_with::<unit::Emulated>(matrix, tiles, rows, groups, target),
+                On::Vectors => multiply_with::<unit::Vectors>(matrix, tiles, rows, groups, target),
+                On::Amx => multiply(matrix, tiles, rows, groups, target),
+            }
         }
     }
 }
@@ -196,6 +202,111 @@ fn bias_and_accumulation() {
             }
         }
     }
+}
+
+#[test]
+fn gated_products_are_activated_and_in_tiles() {
+    if !can_unfold() {
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(11);
+    let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| {
+        out.iter_mut().zip(gate.iter().zip(up)).for_each(|(out, (gate, up))| *out = gate.max(0.0) * up);
+    };
+    for (gate_type, up_type, rows, columns, n) in [
+        (TensorType::Q4_0, TensorType::Q4_0, 96, 512, 80),
+        (TensorType::Q4_K, TensorType::Q6_K, 64, 1024, 33),
+        (TensorType::F16, TensorType::Q8_0, 160, 96, 17),
+        (TensorType::Q8_0, TensorType::Q8_0, 32, 64, 16),
+    ] {
+        let mut matrix = |tensor_type| {
+            let bytes = random_rows(tensor_type, rows, columns, &mut noise);
+            place(tensor_type, rows, columns, &bytes, true, Isa::Avx512Vnni, &pool)
+        };
+        let (gate, up) = (matrix(gate_type), matrix(up_type));
+        let values: Vec<f32> = (0..n * columns).map(|_| noise.float()).collect();
+        let biases: [Vec<f32>; 2] = std::array::from_fn(|_| (0..rows).map(|_| noise.float()).collect());
+        let tiles = rounded(&values, n, columns, &pool);
+        for unit in units() {
+            let product = |matrix: &Matrix, bias: &[f32]| {
+                let mut out = vec![f32::NAN; n * rows];
+                multiply_on(unit, matrix, &tiles, &mut out, Some(bias), false);
+                out
+            };
+            let (gates, ups) = (product(&gate, &biases[0]), product(&up, &biases[1]));
+            let mut wanted = vec![0.0; n * rows];
+            activate(&gates, &ups, &mut wanted);
+            let gated = Gated {
+                gate: &gate,
+                gate_bias: Some(&biases[0]),
+                up: &up,
+                up_bias: Some(&biases[1]),
+                activate: &activate,
+            };
+            let mut out = Tiles::new(n, rows).expect("tiles");
+            {
+                let out = out.rows_of(n, rows);
+                let groups = rows / ROWS;
+                let whole = 0..n / TILE_ROWS * TILE_ROWS;
+                for (rows, groups) in
+                    [(whole.clone(), 0..groups / 2), (whole.clone(), groups / 2..groups), (whole.end..n, 0..groups)]
+                {
+                    // SAFETY: `can_unfold`, and the unit is there.
+                    unsafe {
+                        match unit {
+                            On::Emulated => multiply_gated_with::<unit::Emulated>(&gated, &tiles, rows, groups, &out),
+                            On::Vectors => multiply_gated_with::<unit::Vectors>(&gated, &tiles, rows, groups, &out),
+                            On::Amx => multiply_gated(&gated, &tiles, rows, groups, &out),
+                        }
+                    }
+                }
+            }
+            let mut row = vec![f32::NAN; rows];
+            for (i, wanted) in wanted.chunks_exact(rows).enumerate() {
+                out.row(i, &mut row);
+                for (found, wanted) in row.iter().zip(wanted) {
+                    let allowed = wanted.abs() / 128.0 + 1e-4;
+                    assert!((found - wanted).abs() <= allowed, "{unit:?} {gate_type:?} {i}: {found}, not {wanted}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_were_written_in_tiles_have_values_when_asked_for() {
+    if !can_unfold() {
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(12);
+    let (n, columns) = (21, 72);
+    let values: Vec<f32> = (0..n * columns).map(|_| noise.float() * 9.0).collect();
+    let mut acts = Acts::new(n, columns, Isa::Amx).expect("activations");
+    acts.set_shape(n, columns);
+    acts.values_mut().fill(f32::NAN);
+    {
+        let tiles = acts.written_in_tiles(n, columns).expect("enough rows");
+        for i in 0..2 * TILE_ROWS {
+            // SAFETY: `can_unfold`; the tiles are of 32 rows.
+            unsafe { rows::round(&tiles, i, values.chunks_exact(columns).nth(i)) };
+        }
+    }
+    assert!(acts.tiles().is_some_and(|tiles| (tiles.rows, tiles.columns) == (n, columns)));
+    acts.value(&pool);
+    for (found, value) in acts.values().iter().zip(&values) {
+        assert_eq!(*found, bf16::from_f32(*value).to_f32());
+    }
+    let tiles = acts.tiles().expect("tiles");
+    let second = &tiles.memory.as_slice()[tiles.block()..2 * tiles.block()];
+    for (i, row) in second.chunks_exact(unit::TILE_WIDTH).enumerate() {
+        assert!(i % TILE_ROWS < n - TILE_ROWS || row.iter().all(|&byte| byte == 0), "rows that are none");
+    }
+    assert!(acts.written_in_tiles(3, columns).is_none(), "too few rows for tiles");
+    acts.values_mut().fill(1.0);
+    acts.value(&pool);
+    assert!(acts.values().iter().all(|&x| x == 1.0), "values that were written last are those that count");
 }
 
 #[test]

@@ -9,24 +9,11 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::bf12;
+use super::super::pack::COLUMNS;
 use super::super::simd::{Avx512Vnni, halves_to_bf16, to_bf16};
 use super::super::tiles::{self, Tile};
 use super::unit::{Block, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
 use crate::quant::TensorType;
-
-/// The order in which the upper halves of two vectors become a vector of pairs.
-#[repr(align(64))]
-struct UpperHalves([u16; 32]);
-
-static UPPER_HALVES: UpperHalves = {
-    let mut order = [0; 32];
-    let mut i = 0;
-    while i < 32 {
-        order[i] = (i / 2 * 2 + 1 + 32 * (i % 2)) as u16;
-        i += 1;
-    }
-    UpperHalves(order)
-};
 
 /// A float's upper half is the bf16 next to it on the side of zero, 2⁻⁸·0.72 of it less on the average (over mantissas as
 /// they are in nature, of density 1 / (m · ln 2)). Scaled by this before, weights are as good as rounded to nearest: no
@@ -34,73 +21,135 @@ static UPPER_HALVES: UpperHalves = {
 /// what it is.
 pub const LESS: f32 = 1.0 + 0.721_347_5 / 256.0;
 
-/// Two columns of 16 rows, scaled by [`LESS`], as pairs of bf16.
+/// Two columns of 16 rows, scaled by [`LESS`], as pairs of bf16: a shift and a choice of bits, where a permutation would
+/// take three operations on Intel's cores.
 #[inline(always)]
 pub unsafe fn pairs(even: __m512, odd: __m512) -> __m512i {
     unsafe {
-        let order = _mm512_load_si512(UPPER_HALVES.0.as_ptr().cast());
-        _mm512_permutex2var_epi16(_mm512_castps_si512(even), order, _mm512_castps_si512(odd))
+        let (even, odd) = (_mm512_srli_epi32::<16>(_mm512_castps_si512(even)), _mm512_castps_si512(odd));
+        // even | (odd & upper half)
+        _mm512_ternarylogic_epi32::<0xf8>(even, odd, _mm512_set1_epi32(-0x1_0000))
     }
 }
 
 /// Number and bias: the bits of 2¹⁵ with a byte in its mantissa such that the float is 2¹⁵ + the byte.
 const BIAS: f32 = 32768.0;
+/// The same for four bits, the upper ones of that byte: 2¹¹ + the number.
+const UPPER_BIAS: f32 = 2048.0;
 
-/// Bytes `N` of the lanes, as floats with [`BIAS`].
+/// The four bytes of each lane, moved to bits 8 to 15.
 #[inline(always)]
-unsafe fn biased<const N: usize>(numbers: __m512i) -> __m512 {
+unsafe fn bytes(lanes: __m512i) -> [__m512i; 4] {
+    unsafe { [_mm512_slli_epi32::<8>(lanes), lanes, _mm512_srli_epi32::<8>(lanes), _mm512_srli_epi32::<16>(lanes)] }
+}
+
+/// Bits of `moved` as floats with a bias: `(moved & mask) ^ bias`, which flips the sign bit of a signed byte too if the bias has
+/// it.
+#[inline(always)]
+unsafe fn biased(moved: __m512i, mask: i32, bias: i32) -> __m512 {
     unsafe {
-        let moved = match N {
-            0 => _mm512_slli_epi32::<8>(numbers),
-            1 => numbers,
-            2 => _mm512_srli_epi32::<8>(numbers),
-            _ => _mm512_srli_epi32::<16>(numbers),
-        };
-        // (moved & 0xff00) | bias
-        let (mask, bias) = (_mm512_set1_epi32(0xff00), _mm512_set1_epi32(BIAS.to_bits() as i32));
-        _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0xea>(moved, mask, bias))
+        let (mask, bias) = (_mm512_set1_epi32(mask), _mm512_set1_epi32(bias));
+        _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x6a>(moved, mask, bias))
     }
 }
 
-/// One tile of a packed format.
+/// Two rows of a tile: four columns of 16 rows, `d · number + m`.
 #[inline(always)]
-unsafe fn unfold_tile<T: Tile>(head: *const u8, tile: *const u8, out: *mut u8) {
+unsafe fn store_columns(numbers: [__m512; 4], d: __m512, m: __m512, out: *mut u8) {
     unsafe {
-        let numbers = T::numbers::<Avx512Vnni>(tile, 0);
-        let scales = T::scales::<Avx512Vnni>(head, tile, 0);
-        let less = _mm512_set1_ps(LESS);
-        let signed = T::BITS == 8;
-        let offset = if signed { 128 } else { T::OFFSET };
-        let offset = _mm512_set1_ps(-(offset as f32) - BIAS);
-        for (j, &numbers) in numbers.iter().enumerate() {
-            let half = if T::SPLIT { j / 4 } else { 0 };
-            let (d, m) = (_mm512_mul_ps(scales.d[half], less), _mm512_mul_ps(scales.m[half], less));
-            let m = if T::MINIMUM { _mm512_fmadd_ps(d, offset, m) } else { _mm512_mul_ps(d, offset) };
-            let numbers = if signed { _mm512_xor_si512(numbers, _mm512_set1_epi8(-128)) } else { numbers };
-            let (a, b) = (_mm512_fmadd_ps(biased::<0>(numbers), d, m), _mm512_fmadd_ps(biased::<1>(numbers), d, m));
-            _mm512_store_si512(out.add(2 * j * TILE_WIDTH).cast(), pairs(a, b));
-            let (a, b) = (_mm512_fmadd_ps(biased::<2>(numbers), d, m), _mm512_fmadd_ps(biased::<3>(numbers), d, m));
-            _mm512_store_si512(out.add((2 * j + 1) * TILE_WIDTH).cast(), pairs(a, b));
-        }
+        let [a, b, c, e] = numbers;
+        let (a, b) = (_mm512_fmadd_ps(a, d, m), _mm512_fmadd_ps(b, d, m));
+        _mm512_store_si512(out.cast(), pairs(a, b));
+        let (c, e) = (_mm512_fmadd_ps(c, d, m), _mm512_fmadd_ps(e, d, m));
+        _mm512_store_si512(out.add(TILE_WIDTH).cast(), pairs(c, e));
     }
 }
 
 /// A group of 16 rows of weights that can be unfolded, 32 columns at a time.
 pub trait Folded {
-    /// Writes the tile of columns `32 · i..`.
+    /// What both halves of a tile need.
+    type Scales: Copy;
+    /// Cache lines of a tile of 32 columns, about.
+    const LINES: usize;
+
+    /// Where columns `32 · i..` of a group are.
     ///
     /// # Safety
-    /// AVX-512 with VNNI and BF16; the columns at `group`, and room for the tile at `out`.
-    unsafe fn unfold(group: *const u8, columns: usize, i: usize, out: *mut u8);
+    /// As [`Folded::unfold`].
+    unsafe fn place(group: *const u8, i: usize) -> *const u8;
+
+    /// The scales of columns `32 · i..`.
+    ///
+    /// # Safety
+    /// AVX-512 with VNNI and BF16; the columns at `group`.
+    unsafe fn scales(group: *const u8, i: usize) -> Self::Scales;
+
+    /// Writes one half of the tile of columns `32 · i..`.
+    ///
+    /// # Safety
+    /// As [`Folded::scales`]; room for the tile at `out`.
+    unsafe fn unfold(group: *const u8, columns: usize, i: usize, scales: Self::Scales, half: usize, out: *mut u8);
 }
 
 impl<T: Tile> Folded for T {
+    /// `d` and `m` of `d · number + m`, with the number's bias in `m`, for each half of the columns.
+    type Scales = [(__m512, __m512); 2];
+    const LINES: usize = T::BYTES.div_ceil(64);
+
     #[inline(always)]
-    unsafe fn unfold(group: *const u8, _: usize, i: usize, out: *mut u8) {
+    unsafe fn place(group: *const u8, i: usize) -> *const u8 {
+        group.wrapping_add(i / T::TILES * (T::HEAD + T::TILES * T::BYTES) + T::HEAD + i % T::TILES * T::BYTES)
+    }
+
+    #[inline(always)]
+    unsafe fn scales(group: *const u8, i: usize) -> Self::Scales {
         // SAFETY: as demanded.
         unsafe {
             let head = group.add(i / T::TILES * (T::HEAD + T::TILES * T::BYTES));
-            unfold_tile::<T>(head, head.add(T::HEAD + i % T::TILES * T::BYTES), out);
+            let scales = T::scales::<Avx512Vnni>(head, Self::place(group, i), 0);
+            let less = _mm512_set1_ps(LESS);
+            let offset = (if T::BITS == 8 { 128 } else { T::OFFSET }) as f32;
+            let mut out = [(less, less); 2];
+            for (half, out) in out.iter_mut().enumerate() {
+                // (Four bits: the halves of the columns have one scale, but biases of their own.)
+                let bias = if T::BITS == 4 && half == 1 { UPPER_BIAS } else { BIAS };
+                let (d, m) = (_mm512_mul_ps(scales.d[half], less), _mm512_mul_ps(scales.m[half], less));
+                let offset = _mm512_set1_ps(-offset - bias);
+                *out = (d, if T::MINIMUM { _mm512_fmadd_ps(d, offset, m) } else { _mm512_mul_ps(d, offset) });
+            }
+            out
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unfold(group: *const u8, _: usize, i: usize, scales: Self::Scales, half: usize, out: *mut u8) {
+        // SAFETY: as demanded.
+        unsafe {
+            let tile = Self::place(group, i);
+            if T::BITS == 4 {
+                // The plane is the end of the tile; a byte has columns 4j.. in its lower half and 16 + 4j.. in its upper.
+                for j in 2 * half..2 * half + 2 {
+                    let moved = bytes(_mm512_loadu_si512(tile.add(T::BYTES - 256 + 64 * j).cast()));
+                    let (mut lower, mut upper) = ([scales[0].0; 4], [scales[0].0; 4]);
+                    for (n, &moved) in moved.iter().enumerate() {
+                        lower[n] = biased(moved, 0x0f00, BIAS.to_bits() as i32);
+                        upper[n] = biased(moved, 0xf000, UPPER_BIAS.to_bits() as i32);
+                    }
+                    store_columns(lower, scales[0].0, scales[0].1, out.add(2 * j * TILE_WIDTH));
+                    store_columns(upper, scales[1].0, scales[1].1, out.add((8 + 2 * j) * TILE_WIDTH));
+                }
+                return;
+            }
+            let numbers = T::numbers::<Avx512Vnni>(tile, 0);
+            let sign = if T::BITS == 8 { 0x8000 } else { 0 };
+            for (j, &numbers) in numbers.iter().enumerate().skip(4 * half).take(4) {
+                let mut floats = [scales[0].0; 4];
+                for (float, moved) in floats.iter_mut().zip(bytes(numbers)) {
+                    *float = biased(moved, 0xff00, BIAS.to_bits() as i32 | sign);
+                }
+                let (d, m) = scales[if T::SPLIT { half } else { 0 }];
+                store_columns(floats, d, m, out.add(2 * j * TILE_WIDTH));
+            }
         }
     }
 }
@@ -113,11 +162,22 @@ pub struct Bf16;
 macro_rules! floats {
     ($($name:ident: |$pair:ident| $tile_row:expr;)*) => {$(
         impl Folded for $name {
+            type Scales = ();
+            const LINES: usize = TILE_ROWS;
+
             #[inline(always)]
-            unsafe fn unfold(group: *const u8, columns: usize, i: usize, out: *mut u8) {
+            unsafe fn place(group: *const u8, i: usize) -> *const u8 {
+                group.wrapping_add(i * TILE_BYTES)
+            }
+
+            #[inline(always)]
+            unsafe fn scales(_: *const u8, _: usize) {}
+
+            #[inline(always)]
+            unsafe fn unfold(group: *const u8, columns: usize, i: usize, _: (), half: usize, out: *mut u8) {
                 // SAFETY: as demanded; reads the pairs that are there.
                 unsafe {
-                    for p in 0..TILE_ROWS {
+                    for p in half * TILE_ROWS / 2..(half + 1) * TILE_ROWS / 2 {
                         let $pair = group.wrapping_add((i * TILE_ROWS + p) * TILE_WIDTH);
                         let there = i * TILE_ROWS + p < columns.div_ceil(2);
                         let row = if there { $tile_row } else { _mm512_setzero_si512() };
@@ -143,12 +203,26 @@ pub struct Bf12<'a> {
 }
 
 impl Folded for Bf12<'_> {
+    type Scales = ();
+    const LINES: usize = (COLUMNS / bf12::TILE_COLUMNS * bf12::TILE).div_ceil(TILE_WIDTH);
+
     #[inline(always)]
-    unsafe fn unfold(group: *const u8, _: usize, i: usize, out: *mut u8) {
-        // SAFETY: as demanded; what the caller says to be a group of this form is one.
+    unsafe fn place(group: *const u8, i: usize) -> *const u8 {
+        // SAFETY: what the caller says to be a group of this form is one.
+        let columns = unsafe { &*group.cast::<Bf12>() };
+        columns.group.place_of(columns.first + COLUMNS * i)
+    }
+
+    #[inline(always)]
+    unsafe fn scales(_: *const u8, _: usize) {}
+
+    #[inline(always)]
+    unsafe fn unfold(group: *const u8, _: usize, i: usize, _: (), half: usize, out: *mut u8) {
+        // SAFETY: as demanded, and as above.
         unsafe {
             let columns = &*group.cast::<Bf12>();
-            columns.group.in_bf16_32(columns.first + 2 * TILE_ROWS * i, out);
+            let first = columns.first + COLUMNS * i + COLUMNS / 2 * half;
+            columns.group.in_bf16_16(first, out.add(half * TILE_BYTES / 2));
         }
     }
 }
@@ -158,48 +232,80 @@ pub fn bf12_unfolder<U: Unit>() -> Unfold {
     unfold::<U, Bf12>
 }
 
-/// Two groups that are unfolded, or one.
-pub struct Pair {
-    /// The groups, from the same column.
-    pub groups: [*const u8; 2],
-    /// There is a second one.
-    pub both: bool,
+/// Up to three groups that are unfolded together.
+pub struct Several {
+    /// The groups, from the same column: those that there are.
+    pub groups: [*const u8; 3],
+    /// How many there are.
+    pub count: usize,
     /// Columns.
     pub columns: usize,
-    /// Where the tiles of the first go; those of the second follow as [`Block::w_next`] says.
+    /// Where the tiles of the first go; those of the others follow as [`Block::w_next`] says.
     pub w: *mut u8,
+    /// Tiles for which there is room: all, or [`FEW`], which are used again and again.
+    pub room: usize,
+    /// Bytes from a group to the one that will be unfolded in its place next.
+    pub next: usize,
 }
 
-/// Unfolds a pair, and multiplies each tile when the one after the next is unfolded: the tile unit works beside the vector
-/// units, and tiles are not loaded before what was stored has reached the cache.
+impl Several {
+    /// Which tile of the room the one of step `i` is.
+    #[inline(always)]
+    fn place(&self, i: usize) -> usize {
+        if self.room == FEW { i % FEW } else { i }
+    }
+}
+
+/// Unfolds some groups and multiplies each tile when the one after the next is unfolded. After each half of a tile comes one
+/// product of another: the tile unit works beside the vector units only as far as the reorder buffer reaches, which
+/// holds about the operations of two tiles. Meanwhile the groups that follow come to the second-level cache.
 ///
 /// # Safety
 /// AVX-512 with VNNI and BF16; all that [`Folded::unfold`] and [`Unit::begin`] demand.
-pub type Unfold = unsafe fn(pair: &Pair, block: &Block);
+pub type Unfold = unsafe fn(several: &Several, block: &Block);
+
+/// Tiles that are unfolded before the first is multiplied: what was stored has reached the cache when it is loaded.
+const LAG: usize = 2;
+/// Tiles that are in use at a time, and a power of two.
+pub const FEW: usize = 4;
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-unsafe fn unfold<U: Unit, F: Folded>(pair: &Pair, block: &Block) {
+unsafe fn unfold<U: Unit, F: Folded>(several: &Several, block: &Block) {
     // SAFETY: as demanded.
     unsafe {
-        let steps = pair.columns.div_ceil(2 * TILE_ROWS);
+        let steps = several.columns.div_ceil(2 * TILE_ROWS);
         U::begin(block);
-        for i in 0..steps {
-            let out = pair.w.add(i * TILE_BYTES);
-            F::unfold(pair.groups[0], pair.columns, i, out);
-            if pair.both {
-                F::unfold(pair.groups[1], pair.columns, i, out.add(block.w_next));
-            }
-            if i >= LAG {
-                U::add(block, i - LAG..i + 1 - LAG);
+        for i in 0..steps + LAG {
+            for g in 0..block.groups as usize {
+                if i < steps && g < several.count {
+                    let group = several.groups[g];
+                    let out = several.w.add(g * block.w_next + several.place(i) * TILE_BYTES);
+                    let ahead = F::place(group, i).wrapping_add(several.next);
+                    (0..F::LINES).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(64 * line).cast()));
+                    let scales = F::scales(group, i);
+                    F::unfold(group, several.columns, i, scales, 0, out);
+                    multiply_one::<U>(several, block, i, 2 * g);
+                    F::unfold(group, several.columns, i, scales, 1, out);
+                } else {
+                    multiply_one::<U>(several, block, i, 2 * g);
+                }
+                multiply_one::<U>(several, block, i, 2 * g + 1);
             }
         }
-        U::add(block, steps.saturating_sub(LAG)..steps);
         U::end(block);
     }
 }
 
-/// Tiles that are unfolded before the first is multiplied.
-const LAG: usize = 2;
+/// The product that is due after half a tile, of those of step `i`: each time one, or with one tile of activations every
+/// other time.
+#[inline(always)]
+unsafe fn multiply_one<U: Unit>(several: &Several, block: &Block, i: usize, half: usize) {
+    let halves = 2 / block.rows as usize;
+    if i >= LAG && half % halves == halves - 1 {
+        // SAFETY: as the caller's.
+        unsafe { U::add_one(block, i - LAG, several.place(i - LAG), half / halves) };
+    }
+}
 
 macro_rules! formats {
     ($($format:ident)*) => {
@@ -247,6 +353,22 @@ pub unsafe fn round_halves(row: &[f16], out: *mut u8) {
         for (i, x) in row.chunks(32).enumerate() {
             let halves = _mm512_maskz_loadu_epi16(u32::MAX >> (32 - x.len()), x.as_ptr().cast());
             _mm512_store_si512(out.add(i * TILE_BYTES).cast(), halves_to_bf16(halves));
+        }
+    }
+}
+
+/// Rounds rows of 16 activations to bf16, to where they belong in tiles: `out` is the place of the first in its tile.
+///
+/// # Safety
+/// AVX-512 with BF16; the places are the caller's.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+pub unsafe fn round_columns(x: *const f32, stride: usize, rows: usize, out: *mut u8) {
+    // SAFETY: as demanded; 16 elements of each of the rows.
+    unsafe {
+        for row in 0..rows {
+            let x = _mm512_loadu_ps(x.add(row * stride));
+            let rounded = _mm512_castsi512_si256(to_bf16(x, x));
+            _mm256_storeu_si256(out.add(row * TILE_WIDTH).cast(), rounded);
         }
     }
 }

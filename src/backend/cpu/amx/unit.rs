@@ -15,7 +15,7 @@ pub const TILE_WIDTH: usize = 64;
 /// Bytes of a tile.
 pub const TILE_BYTES: usize = TILE_ROWS * TILE_WIDTH;
 
-/// Products of one or two tiles of activations with two tiles of weights, over tiles of columns.
+/// Products of one or two tiles of activations with two or three tiles of weights, over tiles of columns.
 #[derive(Clone, Copy)]
 pub struct Block {
     /// Tiles of 16 rows × 32 columns of activations, one after the other.
@@ -28,12 +28,22 @@ pub struct Block {
     pub w_next: usize,
     /// Tiles of activations: one, or two.
     pub rows: Rows,
-    /// Where the sums go: a row of activations each, 32 rows of weights.
+    /// Tiles of weights: two, or three.
+    pub groups: Groups,
+    /// Where the sums go: a row of activations each, 32 or 48 rows of weights.
     pub sums: *mut f32,
     /// Bytes from one of its rows to the next.
     pub sums_stride: usize,
     /// Add to what is there.
     pub add: bool,
+}
+
+impl Block {
+    /// Products of a tile of columns.
+    #[inline(always)]
+    pub fn products(&self) -> usize {
+        self.rows as usize * self.groups as usize
+    }
 }
 
 /// What multiplies tiles.
@@ -51,6 +61,13 @@ pub trait Unit {
     /// As [`Unit::begin`].
     unsafe fn add(block: &Block, steps: Range<usize>);
 
+    /// Adds one of the [`Block::products`] of a tile of columns: tile `x` of the activations' and `w` of the weights'. All of
+    /// them have to be asked for, in order, before those of another tile: some need what others loaded.
+    ///
+    /// # Safety
+    /// As [`Unit::begin`].
+    unsafe fn add_one(block: &Block, x: usize, w: usize, product: usize);
+
     /// Stores the sums.
     ///
     /// # Safety
@@ -62,9 +79,18 @@ pub trait Unit {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
     /// 16 rows.
-    One,
+    One = 1,
     /// 32 rows.
-    Two,
+    Two = 2,
+}
+
+/// How many tiles of weights a block has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Groups {
+    /// 32 rows.
+    Two = 2,
+    /// 48 rows.
+    Three = 3,
 }
 
 /// The configuration of all tiles: 16 rows of 64 bytes.
@@ -110,14 +136,122 @@ impl Drop for Configured {
 
 /// The unit of the processor.
 ///
-/// Of eight tiles four are sums, two activations, two weights: each tile that is loaded serves two products. A product
-/// takes 16 cycles, a load 8, so that the unit never waits for loads from the first-level cache.
+/// A product takes 16 cycles, a load 8 from the first-level cache and 21 from the second. With two groups four tiles are
+/// sums, two activations, two weights: four loads for four products. With three groups six tiles are sums; one operand is
+/// kept from each product to the next, and what is loaded again is in the first-level cache: five tiles from the second for
+/// six products.
 pub struct Amx;
+
+/// Loads a tile whose rows are `stride` bytes apart.
+macro_rules! load {
+    ($tile:literal, $from:expr, $stride:expr) => {
+        asm!(
+            concat!("tileloadd tmm", $tile, ", [{from} + {stride}]"),
+            from = in(reg) $from, stride = in(reg) $stride, options(nostack, preserves_flags, readonly)
+        )
+    };
+}
+
+/// Adds the product of two tiles to a third.
+macro_rules! multiply {
+    ($sum:literal, $x:literal, $w:literal) => {
+        asm!(concat!("tdpbf16ps tmm", $sum, ", tmm", $x, ", tmm", $w), options(nostack, preserves_flags, nomem))
+    };
+}
+
+/// Stores a tile.
+macro_rules! store {
+    ($tile:literal, $to:expr, $stride:expr) => {
+        asm!(
+            concat!("tilestored [{to} + {stride}], tmm", $tile),
+            to = in(reg) $to, stride = in(reg) $stride, options(nostack, preserves_flags)
+        )
+    };
+}
+
+/// [`Unit::add_one`] of two groups.
+#[inline(always)]
+unsafe fn one_of_two(block: &Block, x: usize, w: usize, product: usize) {
+    // SAFETY: as demanded there.
+    unsafe {
+        let (x, w) = (block.x.add(x * TILE_BYTES), block.w.add(w * TILE_BYTES));
+        match product {
+            0 => {
+                load!("4", x, TILE_WIDTH);
+                load!("6", w, TILE_WIDTH);
+                multiply!("0", "4", "6");
+            }
+            1 => {
+                load!("7", w.add(block.w_next), TILE_WIDTH);
+                multiply!("1", "4", "7");
+            }
+            2 => {
+                load!("5", x.add(block.x_next), TILE_WIDTH);
+                multiply!("2", "5", "6");
+            }
+            _ => multiply!("3", "5", "7"),
+        }
+    }
+}
+
+/// The same of three groups and two tiles of activations.
+#[inline(always)]
+unsafe fn one_of_six(block: &Block, x: usize, w: usize, product: usize) {
+    // SAFETY: as demanded there.
+    unsafe {
+        let (x, w) = (block.x.add(x * TILE_BYTES), block.w.add(w * TILE_BYTES));
+        match product {
+            0 => {
+                load!("6", x, TILE_WIDTH);
+                load!("7", w, TILE_WIDTH);
+                multiply!("0", "6", "7");
+            }
+            1 => {
+                load!("6", x.add(block.x_next), TILE_WIDTH);
+                multiply!("3", "6", "7");
+            }
+            2 => {
+                load!("7", w.add(block.w_next), TILE_WIDTH);
+                multiply!("4", "6", "7");
+            }
+            3 => {
+                load!("6", x, TILE_WIDTH);
+                multiply!("1", "6", "7");
+            }
+            4 => {
+                load!("7", w.add(2 * block.w_next), TILE_WIDTH);
+                multiply!("2", "6", "7");
+            }
+            _ => {
+                load!("6", x.add(block.x_next), TILE_WIDTH);
+                multiply!("5", "6", "7");
+            }
+        }
+    }
+}
+
+/// The same of three groups and one tile of activations.
+#[inline(always)]
+unsafe fn one_of_three(block: &Block, x: usize, w: usize, product: usize) {
+    // SAFETY: as demanded there.
+    unsafe {
+        let (x, w) = (block.x.add(x * TILE_BYTES), block.w.add(w * TILE_BYTES + product * block.w_next));
+        load!("7", w, TILE_WIDTH);
+        match product {
+            0 => {
+                load!("6", x, TILE_WIDTH);
+                multiply!("0", "6", "7");
+            }
+            1 => multiply!("1", "6", "7"),
+            _ => multiply!("2", "6", "7"),
+        }
+    }
+}
 
 impl Unit for Amx {
     #[inline(always)]
     unsafe fn begin(block: &Block) {
-        // SAFETY: as demanded. Tiles 0 to 3 hold the sums from here to `end`; nothing that the compiler makes uses tiles.
+        // SAFETY: as demanded. Tiles 0 to 3, or 5, hold the sums from here to `end`; nothing that the compiler makes uses tiles.
         unsafe {
             if !block.add {
                 asm!(
@@ -125,66 +259,57 @@ impl Unit for Amx {
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
+                    "tilezero tmm4",
+                    "tilezero tmm5",
                     options(nostack, preserves_flags, nomem)
                 );
                 return;
             }
-            asm!(
-                "tileloadd tmm0, [{c} + {stride}]", "tileloadd tmm1, [{c} + {stride} + 64]",
-                c = in(reg) block.sums, stride = in(reg) block.sums_stride, options(nostack, preserves_flags, readonly)
-            );
-            if block.rows == Rows::Two {
-                let lower = block.sums.byte_add(TILE_ROWS * block.sums_stride);
-                asm!(
-                    "tileloadd tmm2, [{c} + {stride}]", "tileloadd tmm3, [{c} + {stride} + 64]",
-                    c = in(reg) lower, stride = in(reg) block.sums_stride, options(nostack, preserves_flags, readonly)
-                );
+            let (c, stride) = (block.sums.cast::<u8>(), block.sums_stride);
+            let lower = c.wrapping_add(TILE_ROWS * stride);
+            load!("0", c, stride);
+            load!("1", c.add(TILE_WIDTH), stride);
+            match (block.groups, block.rows) {
+                (Groups::Two, Rows::One) => {}
+                (Groups::Two, Rows::Two) => {
+                    load!("2", lower, stride);
+                    load!("3", lower.add(TILE_WIDTH), stride);
+                }
+                (Groups::Three, rows) => {
+                    load!("2", c.add(2 * TILE_WIDTH), stride);
+                    if rows == Rows::Two {
+                        load!("3", lower, stride);
+                        load!("4", lower.add(TILE_WIDTH), stride);
+                        load!("5", lower.add(2 * TILE_WIDTH), stride);
+                    }
+                }
             }
         }
     }
 
     #[inline(always)]
     unsafe fn add(block: &Block, steps: Range<usize>) {
-        if steps.is_empty() {
-            return;
+        for i in steps {
+            // SAFETY: as demanded.
+            unsafe {
+                match (block.groups, block.rows) {
+                    (Groups::Two, Rows::One) => (0..2).for_each(|n| one_of_two(block, i, i, n)),
+                    (Groups::Two, Rows::Two) => (0..4).for_each(|n| one_of_two(block, i, i, n)),
+                    (Groups::Three, Rows::One) => (0..3).for_each(|n| one_of_three(block, i, i, n)),
+                    (Groups::Three, Rows::Two) => (0..6).for_each(|n| one_of_six(block, i, i, n)),
+                }
+            }
         }
+    }
+
+    #[inline(always)]
+    unsafe fn add_one(block: &Block, x: usize, w: usize, product: usize) {
         // SAFETY: as demanded.
         unsafe {
-            let (x, w) = (block.x.add(steps.start * TILE_BYTES), block.w.add(steps.start * TILE_BYTES));
-            match block.rows {
-                Rows::Two => asm!(
-                    "2:",
-                    "tileloadd tmm4, [{x0} + {width}]",
-                    "tileloadd tmm6, [{w0} + {width}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{w1} + {width}]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{x1} + {width}]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    "add {x0}, {tile}", "add {x1}, {tile}", "add {w0}, {tile}", "add {w1}, {tile}",
-                    "dec {steps}",
-                    "jnz 2b",
-                    x0 = inout(reg) x => _, x1 = inout(reg) x.add(block.x_next) => _,
-                    w0 = inout(reg) w => _, w1 = inout(reg) w.add(block.w_next) => _,
-                    steps = inout(reg) steps.len() => _, width = in(reg) TILE_WIDTH, tile = const TILE_BYTES,
-                    options(nostack, readonly)
-                ),
-                Rows::One => asm!(
-                    "2:",
-                    "tileloadd tmm4, [{x} + {width}]",
-                    "tileloadd tmm6, [{w0} + {width}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{w1} + {width}]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "add {x}, {tile}", "add {w0}, {tile}", "add {w1}, {tile}",
-                    "dec {steps}",
-                    "jnz 2b",
-                    x = inout(reg) x => _,
-                    w0 = inout(reg) w => _, w1 = inout(reg) w.add(block.w_next) => _,
-                    steps = inout(reg) steps.len() => _, width = in(reg) TILE_WIDTH, tile = const TILE_BYTES,
-                    options(nostack, readonly)
-                ),
+            match (block.groups, block.rows) {
+                (Groups::Two, _) => one_of_two(block, x, w, product),
+                (Groups::Three, Rows::One) => one_of_three(block, x, w, product),
+                (Groups::Three, Rows::Two) => one_of_six(block, x, w, product),
             }
         }
     }
@@ -193,16 +318,24 @@ impl Unit for Amx {
     unsafe fn end(block: &Block) {
         // SAFETY: as demanded.
         unsafe {
-            asm!(
-                "tilestored [{c} + {stride}], tmm0", "tilestored [{c} + {stride} + 64], tmm1",
-                c = in(reg) block.sums, stride = in(reg) block.sums_stride, options(nostack, preserves_flags)
-            );
-            if block.rows == Rows::Two {
-                let lower = block.sums.byte_add(TILE_ROWS * block.sums_stride);
-                asm!(
-                    "tilestored [{c} + {stride}], tmm2", "tilestored [{c} + {stride} + 64], tmm3",
-                    c = in(reg) lower, stride = in(reg) block.sums_stride, options(nostack, preserves_flags)
-                );
+            let (c, stride) = (block.sums.cast::<u8>(), block.sums_stride);
+            let lower = c.wrapping_add(TILE_ROWS * stride);
+            store!("0", c, stride);
+            store!("1", c.add(TILE_WIDTH), stride);
+            match (block.groups, block.rows) {
+                (Groups::Two, Rows::One) => {}
+                (Groups::Two, Rows::Two) => {
+                    store!("2", lower, stride);
+                    store!("3", lower.add(TILE_WIDTH), stride);
+                }
+                (Groups::Three, rows) => {
+                    store!("2", c.add(2 * TILE_WIDTH), stride);
+                    if rows == Rows::Two {
+                        store!("3", lower, stride);
+                        store!("4", lower.add(TILE_WIDTH), stride);
+                        store!("5", lower.add(2 * TILE_WIDTH), stride);
+                    }
+                }
             }
         }
     }
@@ -214,55 +347,82 @@ pub struct Vectors;
 impl Unit for Vectors {
     #[inline(always)]
     unsafe fn begin(block: &Block) {
-        let height = if block.rows == Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
+        let height = block.rows as usize * TILE_ROWS;
         for row in (0..height).filter(|_| !block.add) {
             // SAFETY: as demanded.
-            unsafe { block.sums.byte_add(row * block.sums_stride).write_bytes(0, 2 * TILE_ROWS) };
+            unsafe { block.sums.byte_add(row * block.sums_stride).write_bytes(0, block.groups as usize * TILE_ROWS) };
         }
     }
 
     #[inline(always)]
     unsafe fn add(block: &Block, steps: Range<usize>) {
-        let height = if block.rows == Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
-        for row in (0..height).step_by(VECTOR_ROWS) {
+        // SAFETY: as demanded.
+        unsafe { add_steps(block, steps.start, steps.start, steps.len()) };
+    }
+
+    /// All of a tile's products with the last of them.
+    #[inline(always)]
+    unsafe fn add_one(block: &Block, x: usize, w: usize, product: usize) {
+        if product + 1 == block.products() {
             // SAFETY: as demanded.
-            unsafe { add_rows(block, row, steps.clone()) };
+            unsafe { add_steps(block, x, w, 1) };
         }
     }
 
     #[inline(always)]
     unsafe fn end(_: &Block) {}
 }
-
 /// Rows of activations whose sums are in registers at once: two vectors of sums for each, which hide the latency of a product.
 const VECTOR_ROWS: usize = 8;
 
-/// Adds the products of [`VECTOR_ROWS`] rows of activations: a pair of them, in all lanes, serves both groups.
+/// Adds the products of `steps` tiles of columns, from tile `x` of the activations' and `w` of the weights' on.
+#[inline(always)]
+unsafe fn add_steps(block: &Block, x: usize, w: usize, steps: usize) {
+    for row in (0..block.rows as usize * TILE_ROWS).step_by(VECTOR_ROWS) {
+        // SAFETY: as `Unit::add` demands.
+        unsafe {
+            match block.groups {
+                Groups::Two => add_rows::<2>(block, row, x, w, steps),
+                Groups::Three => add_rows::<3>(block, row, x, w, steps),
+            }
+        }
+    }
+}
+
+/// The same of [`VECTOR_ROWS`] rows of activations: a pair of them, in all lanes, serves all groups.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn add_rows(block: &Block, row: usize, steps: Range<usize>) {
+unsafe fn add_rows<const GROUPS: usize>(block: &Block, row: usize, x: usize, w: usize, steps: usize) {
     // SAFETY: as `Unit::add` demands.
     unsafe {
         let sums = |i: usize| block.sums.byte_add((row + i) * block.sums_stride);
-        let mut totals = [[_mm512_setzero_ps(); 2]; VECTOR_ROWS];
+        let mut totals = [[_mm512_setzero_ps(); GROUPS]; VECTOR_ROWS];
         for (i, totals) in totals.iter_mut().enumerate() {
-            *totals = [_mm512_loadu_ps(sums(i)), _mm512_loadu_ps(sums(i).add(TILE_ROWS))];
+            for (g, total) in totals.iter_mut().enumerate() {
+                *total = _mm512_loadu_ps(sums(i).add(g * TILE_ROWS));
+            }
         }
-        let x = block.x.add(row / TILE_ROWS * block.x_next + row % TILE_ROWS * TILE_WIDTH);
-        for step in steps {
-            let (x, w) = (x.add(step * TILE_BYTES), block.w.add(step * TILE_BYTES));
+        let rows = block.x.add(row / TILE_ROWS * block.x_next + row % TILE_ROWS * TILE_WIDTH);
+        for step in 0..steps {
+            let (x, w) = (rows.add((x + step) * TILE_BYTES), block.w.add((w + step) * TILE_BYTES));
             for pair in 0..TILE_ROWS {
                 let w = w.add(pair * TILE_WIDTH);
-                let w = [load_pairs(w), load_pairs(w.add(block.w_next))];
+                let mut groups = [load_pairs(w); GROUPS];
+                for (g, group) in groups.iter_mut().enumerate() {
+                    *group = load_pairs(w.add(g * block.w_next));
+                }
                 for (i, totals) in totals.iter_mut().enumerate() {
                     let x = x.add(i * TILE_WIDTH).cast::<i32>().add(pair).read_unaligned();
                     let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(x));
-                    *totals = [_mm512_dpbf16_ps(totals[0], w[0], x), _mm512_dpbf16_ps(totals[1], w[1], x)];
+                    for (total, w) in totals.iter_mut().zip(groups) {
+                        *total = _mm512_dpbf16_ps(*total, w, x);
+                    }
                 }
             }
         }
         for (i, totals) in totals.into_iter().enumerate() {
-            _mm512_storeu_ps(sums(i), totals[0]);
-            _mm512_storeu_ps(sums(i).add(TILE_ROWS), totals[1]);
+            for (g, total) in totals.into_iter().enumerate() {
+                _mm512_storeu_ps(sums(i).add(g * TILE_ROWS), total);
+            }
         }
     }
 }
@@ -282,8 +442,8 @@ pub struct Emulated;
 impl Emulated {
     /// Calls `f` with each sum, and the places of its row of activations and of its row of weights.
     unsafe fn each_sum(block: &Block, mut f: impl FnMut(&mut f32, *const u8, *const u8)) {
-        let height = if block.rows == Rows::Two { 2 * TILE_ROWS } else { TILE_ROWS };
-        for (row, column) in (0..height).flat_map(|row| (0..2 * TILE_ROWS).map(move |column| (row, column))) {
+        let (height, width) = (block.rows as usize * TILE_ROWS, block.groups as usize * TILE_ROWS);
+        for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
             // SAFETY: as `Unit::begin` demands.
             unsafe {
                 let x = block.x.add(row / TILE_ROWS * block.x_next + row % TILE_ROWS * TILE_WIDTH);
@@ -304,13 +464,24 @@ impl Unit for Emulated {
     }
 
     unsafe fn add(block: &Block, steps: Range<usize>) {
+        for step in steps {
+            // SAFETY: as demanded.
+            (0..block.products()).for_each(|product| unsafe { Emulated::add_one(block, step, step, product) });
+        }
+    }
+
+    /// The first of a tile's products stands for all of them; what the unit would keep from one to the next, nothing here does.
+    unsafe fn add_one(block: &Block, x: usize, w: usize, product: usize) {
         let bf16 = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+        if product > 0 {
+            return;
+        }
         // SAFETY: as demanded: elements of a row of activations, and of a column of pairs.
         unsafe {
-            Emulated::each_sum(block, |sum, x, w| {
-                for (step, i) in steps.clone().flat_map(|step| (0..32).map(move |i| (step, i))) {
-                    let x = x.add(step * TILE_BYTES).cast::<u16>().add(i);
-                    let w = w.add(step * TILE_BYTES + i / 2 * TILE_WIDTH).cast::<u16>().add(i % 2);
+            Emulated::each_sum(block, |sum, x_row, w_column| {
+                for i in 0..2 * TILE_ROWS {
+                    let x = x_row.add(x * TILE_BYTES).cast::<u16>().add(i);
+                    let w = w_column.add(w * TILE_BYTES + i / 2 * TILE_WIDTH).cast::<u16>().add(i % 2);
                     *sum += bf16(*x) * bf16(*w);
                 }
             });

@@ -352,16 +352,21 @@ impl Group<'_> {
         }
     }
 
-    /// The same of 32 columns from `first`, which begins a tile of the group's; what is missing to 32 is zero.
+    /// Where the tile of a column lies, or would.
+    pub fn place_of(&self, column: usize) -> *const u8 {
+        self.tiles.as_ptr().wrapping_add(column / TILE_COLUMNS * TILE)
+    }
+
+    /// The same of 16 columns from `first`, which begins a tile of the group's; what is missing to 16 is zero.
     ///
     /// # Safety
-    /// AVX-512, and room for 16 pairs at `out`.
+    /// AVX-512, and room for eight pairs at `out`.
     #[inline(always)]
-    pub unsafe fn in_bf16_32(&self, first: usize, out: *mut u8) {
+    pub unsafe fn in_bf16_16(&self, first: usize, out: *mut u8) {
         // SAFETY: only tiles that are there are read.
         unsafe {
             let base = Avx512Vnni::splat_u16(self.base);
-            for i in 0..32 / TILE_COLUMNS {
+            for i in 0..16 / TILE_COLUMNS {
                 let at = (first / TILE_COLUMNS + i) * TILE;
                 let unfolded = match at < self.tiles.len() {
                     true => unfold::<Avx512Vnni>(self.tiles.as_ptr().add(at), 0, base),
@@ -372,7 +377,7 @@ impl Group<'_> {
                 }
             }
             if !self.exceptions.is_empty() {
-                self.put_exceptions(first..first + 32, out);
+                self.put_exceptions(first..first + 16, out);
             }
         }
     }

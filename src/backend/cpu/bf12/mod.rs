@@ -27,13 +27,13 @@ use super::pack::ROWS;
 pub(super) use encode::{Found, packable};
 
 /// Columns of a tile.
-const TILE_COLUMNS: usize = 8;
+pub(super) const TILE_COLUMNS: usize = 8;
 /// Pairs of columns of a tile.
 const PAIRS: usize = TILE_COLUMNS / 2;
 /// Numbers of a pair of columns.
 const PAIR: usize = 2 * ROWS;
 /// Bytes of a tile.
-const TILE: usize = TILE_COLUMNS * ROWS * 12 / 8;
+pub(super) const TILE: usize = TILE_COLUMNS * ROWS * 12 / 8;
 /// Where a tile's high bits begin.
 const HIGHS: usize = 2 * 64;
 /// The bits of a row's two numbers that the tile keeps apart: sign, and three of the exponent's.

@@ -201,21 +201,21 @@ fn unfolded_groups_are_the_numbers() {
             assert!((0..columns).all(same), "{float:?} row {r}");
         }
         whole.truncate(pairs);
-        for first in (0..columns).step_by(32) {
-            let mut part = [7u16; 16 * PAIR];
+        for first in (0..columns).step_by(16) {
+            let mut part = [7u16; 8 * PAIR];
             // SAFETY: as above.
-            unsafe { in_bf16_32(&group, first, part.as_mut_ptr().cast()) };
+            unsafe { in_bf16_16(&group, first, part.as_mut_ptr().cast()) };
             let (there, missing) = part.split_at(part.len().min(pairs - first / 2 * PAIR));
             assert!(there == &whole[first / 2 * PAIR..][..there.len()] && missing.iter().all(|&bits| bits == 0));
         }
     }
 }
 
-/// [`Group::in_bf16_32`] in a function that has the instruction set.
+/// [`Group::in_bf16_16`] in a function that has the instruction set.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn in_bf16_32(group: &Group, first: usize, out: *mut u8) {
+unsafe fn in_bf16_16(group: &Group, first: usize, out: *mut u8) {
     // SAFETY: as the caller's.
-    unsafe { group.in_bf16_32(first, out) };
+    unsafe { group.in_bf16_16(first, out) };
 }
 
 /// What these bytes are, files of packed weights say: if this fails, raise `VERSION` in `packfile`, and then this hash.

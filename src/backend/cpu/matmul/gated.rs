@@ -5,13 +5,14 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 use super::super::acts::Acts;
+use super::super::amx::Gated;
 use super::super::features::Isa;
 use super::super::matrix::Matrix;
 use super::super::memory::AlignedBuf;
 use super::super::pack::ROWS;
 use super::super::pool::Pool;
 use super::super::rows::Rows;
-use super::{Part, forms, tile_of};
+use super::{Part, forms, tile_of, tiled};
 use crate::error::Result;
 
 /// Columns of both products that are computed before they become one: some pairs of groups.
@@ -44,8 +45,8 @@ impl GateScratch {
     }
 }
 
-/// Replaces the activations by `act(gate, up)` of both matrices' products with them. `values` is where the new ones go; it
-/// then holds the old ones: it must have as much room.
+/// Replaces the activations by `act(gate, up)` of both matrices' products with them. `values` is where the new ones go, unless
+/// they go to tiles; it then holds the old ones: it must have as much room.
 #[allow(clippy::too_many_arguments)]
 pub fn matmul_gated(
     pool: &Pool,
@@ -62,6 +63,16 @@ pub fn matmul_gated(
     for weights in [&gate, &up] {
         assert!(weights.matrix.columns() == acts.columns());
         assert!(weights.bias.is_none_or(|bias| bias.len() == width));
+    }
+    let on_tiles = Gated {
+        gate: gate.matrix,
+        gate_bias: gate.bias,
+        up: up.matrix,
+        up_bias: up.bias,
+        activate: &|gate, up, out| act(isa, gate, up, out),
+    };
+    if !exact && tiled::gated(pool, isa, acts, &on_tiles) {
+        return;
     }
     forms(pool, isa, acts, &[gate.matrix, up.matrix], exact);
     let groups = gate.matrix.groups();
@@ -103,5 +114,11 @@ fn product(
     exact: bool,
 ) {
     let out = Rows::window(out, columns.clone());
-    Part { matrix: weights.matrix, out, bias: weights.bias, accumulate: false, first: 0 }.run(isa, acts, groups, exact);
+    Part { matrix: weights.matrix, out, bias: weights.bias, accumulate: false, first: 0 }.run(
+        isa,
+        acts,
+        0..acts.rows(),
+        groups,
+        exact,
+    );
 }

@@ -37,6 +37,41 @@ fn every_index_runs_once() {
 }
 
 #[test]
+fn every_piece_of_every_part_runs_once() {
+    let host = |n: usize, task: &(dyn Fn(usize) + Sync)| (0..n).rev().for_each(task);
+    for pool in [Pool::new(1).unwrap(), Pool::new(2).unwrap(), Pool::new(5).unwrap(), Pool::of_host(3, Box::new(host))]
+    {
+        for (parts, pieces) in [(0, 3), (1, 1), (1, 9), (2, 1), (2, 30), (5, 7), (9, 2)] {
+            let seen: Vec<AtomicU32> = (0..parts * pieces).map(|_| AtomicU32::new(0)).collect();
+            pool.run_near(parts, pieces, &|part, piece| {
+                seen[part * pieces + piece].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{parts} parts of {pieces} pieces");
+        }
+        for n in [0, 1, 2, 3, 11, 100] {
+            let seen: Vec<AtomicU32> = (0..n).map(|_| AtomicU32::new(0)).collect();
+            pool.run_in_order(n, &|i| {
+                seen[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(seen.iter().all(|count| count.load(Ordering::Relaxed) == 1), "{n} pieces");
+        }
+    }
+}
+
+#[test]
+fn a_thread_begins_with_the_same_part() {
+    let pool = Pool::new(3).unwrap();
+    for _ in 0..100 {
+        let all_here = Barrier::new(3);
+        pool.run_near(3, 1, &|part, _| {
+            // No thread takes a second part before each has its own.
+            all_here.wait();
+            assert_eq!(part, NUMBER.get());
+        });
+    }
+}
+
+#[test]
 fn what_tasks_write_is_visible_to_the_caller() {
     let pool = Pool::new(3).unwrap();
     let sums: Vec<AtomicU64> = (0..16).map(|_| AtomicU64::new(0)).collect();
