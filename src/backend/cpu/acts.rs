@@ -238,6 +238,6 @@ fn each_row(pool: &Pool, n: usize, row: &(dyn Fn(usize) + Sync)) {
     if n == 1 {
         return row(0);
     }
-    let tile = n.div_ceil(pool.threads()).clamp(1, 16);
-    pool.run(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
+    let tile = n.div_ceil(pool.threads()).clamp(1, 8);
+    pool.run_in_order(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
 }

@@ -22,7 +22,7 @@ use super::panels::{self, Panels, panels};
 use super::pool::Pool;
 use super::quantize::Joined;
 use super::rows::Rows;
-use tiled::Grid;
+use grid::Grid;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
 const ACTS_TILE: usize = 64;
@@ -105,11 +105,16 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
             }
         }
     };
-    if all_tiled {
-        return Grid::new(acts.rows(), groups, amx::GROUPS, pool.threads()).run(pool, &run);
+    Grid::new(acts.rows(), groups, unit(acts, all_tiled), pool.threads()).run(pool, &run);
+}
+
+/// Groups that are multiplied at once.
+fn unit(acts: &Acts, all_tiled: bool) -> usize {
+    match all_tiled {
+        true => amx::GROUPS,
+        false if acts.rows() >= panels::LEAST_ROWS => panels::GROUPS,
+        false => 1,
     }
-    let tile = tile_of(pool, acts, groups);
-    pool.run_in_order(groups.div_ceil(tile), &|task| run(0..acts.rows(), task * tile..groups.min((task + 1) * tile)));
 }
 
 /// Makes the forms of the activations that products with these matrices want. Whether tiles are the only one.
@@ -134,22 +139,8 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
     false
 }
 
-/// Groups of a task, of all `groups`: such that the last thread ends as soon as may be, and of equally good ways
-/// that with the most tasks.
-fn tile_of(pool: &Pool, acts: &Acts, groups: usize) -> usize {
-    // Many rows are multiplied by two groups at once.
-    let at_once = if acts.rows() >= panels::LEAST_ROWS { panels::GROUPS } else { 1 };
-    let threads = pool.threads();
-    if threads == 1 {
-        return groups.max(1);
-    }
-    let tiles =
-        (1..=TASKS_PER_THREAD).rev().map(|each| groups.div_ceil(threads * each).max(1).next_multiple_of(at_once));
-    tiles.min_by_key(|&tile| groups.div_ceil(tile).div_ceil(threads) * tile).unwrap_or(1)
-}
-
 impl Part<'_> {
-    /// Products of `rows` of the activations: all of them, but where they are in tiles.
+    /// Products of `rows` of the activations with `groups` of the matrix.
     fn run(&self, isa: Isa, acts: &Acts, rows: Range<usize>, groups: Range<usize>, exact: bool) {
         if let Some(tiles) = acts.tiles().filter(|_| !exact && amx::multiplies(self.matrix)) {
             let target = amx::Target { out: &self.out, bias: self.bias, accumulate: self.accumulate };
@@ -158,25 +149,25 @@ impl Part<'_> {
         }
         if self.matrix.float_group(groups.start).is_some() {
             return match acts.bf16().filter(|_| !exact && self.matrix.has_packed_halves()) {
-                Some((x, stride)) => self.run_bf16(acts, x, stride, groups),
-                None => self.run_packed_floats(isa, acts, groups),
+                Some((x, stride)) => self.run_bf16(acts, x, stride, rows, groups),
+                None => self.run_packed_floats(isa, acts, rows, groups),
             };
         }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
         let panels = panels(tensor_type, isa).filter(|_| acts.rows() >= panels::LEAST_ROWS);
         match (layout, panels, kernel(tensor_type, isa)) {
-            (Some(layout), Some(panels), _) => self.run_panels(layout, panels, acts, groups),
-            (Some(layout), None, Some(kernel)) => self.run_packed(layout, kernel, acts, groups),
-            _ => self.run_float(isa, acts, groups),
+            (Some(layout), Some(panels), _) => self.run_panels(layout, panels, acts, rows, groups),
+            (Some(layout), None, Some(kernel)) => self.run_packed(layout, kernel, acts, rows, groups),
+            _ => self.run_float(isa, acts, rows, groups),
         }
     }
 
-    fn run_packed(&self, layout: &Layout, kernel: &Kernel, acts: &Acts, groups: Range<usize>) {
+    fn run_packed(&self, layout: &Layout, kernel: &Kernel, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
         let tiles = acts.columns() / COLUMNS;
         SCRATCH.with_borrow_mut(|(scratch, _)| {
-            for first in (0..acts.rows()).step_by(ACTS_TILE) {
-                let end = acts.rows().min(first + ACTS_TILE);
+            for first in rows.clone().step_by(ACTS_TILE) {
+                let end = rows.end.min(first + ACTS_TILE);
                 for group in groups.clone() {
                     let bytes = self.matrix.group(layout, group, scratch);
                     assert!(bytes.len() * layout.tiles >= tiles * layout.block());
@@ -190,7 +181,7 @@ impl Part<'_> {
                             kernel.run[width](
                                 bytes.as_ptr(),
                                 tiles,
-                                Quantized::rows(acts, at, at == 0),
+                                Quantized::rows(acts, at, at == rows.start),
                                 out.as_mut_ptr(),
                             )
                         };
@@ -208,20 +199,20 @@ impl Part<'_> {
     ///
     /// A panel of two groups of long rows is made and multiplied in parts. If the activations of all parts do not fit the cache,
     /// some panels take turns with each part, and their sums are kept meanwhile.
-    fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, groups: Range<usize>) {
+    fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
         let tiles = acts.columns() / COLUMNS;
         let part = panels.part(tiles);
         // Bytes of a block of activations, and of its scales.
         let block = COLUMNS + size_of::<Joined>();
         let most = (PANEL_ACTS / (part * block).max(1)).max(panels::LEAST_ROWS);
-        let rows = acts.rows().div_ceil(acts.rows().div_ceil(most));
-        let pair = panels::GROUPS * ROWS * rows;
-        let together = if rows * tiles * block <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
+        let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1));
+        let pair = panels::GROUPS * ROWS * height;
+        let together = if height * tiles * block <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
         UNFOLDED.with_borrow_mut(|(panel, sums)| {
             panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
             sums.resize(sums.len().max(together * pair), 0.0);
-            for first in (0..acts.rows()).step_by(rows) {
-                let end = acts.rows().min(first + rows);
+            for first in rows.clone().step_by(height) {
+                let end = rows.end.min(first + height);
                 for start in groups.clone().step_by(together * panels::GROUPS) {
                     let turn = start..groups.end.min(start + together * panels::GROUPS);
                     for tile in (0..tiles).step_by(part) {
@@ -264,8 +255,8 @@ impl Part<'_> {
             // The last tiles' kernels write where the products belong, unless there is a bias or padding.
             let last = tiles.end == all;
             let direct = last && self.bias.is_none() && row + n * ROWS <= self.matrix.rows();
-            // What the next groups are: fetched once, and only if nobody has read them just now.
-            let unread = if rows.start == 0 && tiles.start == 0 { bytes.len() } else { 0 };
+            // What the next groups are, fetched once.
+            let unread = if tiles.start == 0 { bytes.len() } else { 0 };
             let (lines, fetched) = panels.lines(unread, rows.len(), tiles.len());
             let mut next = bytes.as_ptr_range().end;
             let mut at = rows.start;
@@ -300,13 +291,13 @@ impl Part<'_> {
     }
 
     /// Packed float weights by float activations.
-    fn run_packed_floats(&self, isa: Isa, acts: &Acts, groups: Range<usize>) {
+    fn run_packed_floats(&self, isa: Isa, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
         let columns = acts.columns();
         let tile = (FLOAT_ACTS_TILE / (4 * columns.max(1))).max(1).next_multiple_of(3 * FLOAT_MOST);
         PANEL.with_borrow_mut(|lines| {
             let decoded: *mut f32 = panel(lines, Float::F32.group_bytes(columns)).cast();
-            for first in (0..acts.rows()).step_by(tile) {
-                let end = acts.rows().min(first + tile);
+            for first in rows.clone().step_by(tile) {
+                let end = rows.end.min(first + tile);
                 let x = &acts.values()[..end * columns];
                 for group in groups.clone() {
                     let Some(weights) = self.matrix.float_group(group) else { continue };
@@ -333,14 +324,14 @@ impl Part<'_> {
     }
 
     /// Packed F16 or BF16 by activations in bf16, whose rows are `stride` apart.
-    fn run_bf16(&self, acts: &Acts, x: &[u16], stride: usize, groups: Range<usize>) {
+    fn run_bf16(&self, acts: &Acts, x: &[u16], stride: usize, rows: Range<usize>, groups: Range<usize>) {
         let pairs = acts.columns().div_ceil(2);
         let size = Float::Bf16.group_bytes(acts.columns());
         let tile = (FLOAT_ACTS_TILE / (2 * stride).max(1)).max(1).next_multiple_of(BF16_WIDTHS[0]);
         PANEL.with_borrow_mut(|lines| {
             let rounded = panel(lines, BF16_GROUPS * size);
-            for first in (0..acts.rows()).step_by(tile) {
-                let end = acts.rows().min(first + tile);
+            for first in rows.clone().step_by(tile) {
+                let end = rows.end.min(first + tile);
                 for group in groups.clone().step_by(BF16_GROUPS) {
                     let n = BF16_GROUPS.min(groups.end - group);
                     let Some((weights, mut next)) = self.in_bf16(group, n, rounded) else { continue };
@@ -385,7 +376,7 @@ impl Part<'_> {
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.
-    fn run_float(&self, isa: Isa, acts: &Acts, groups: Range<usize>) {
+    fn run_float(&self, isa: Isa, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
         let columns = acts.columns();
         let float = Float::of(self.matrix.tensor_type());
         SCRATCH.with_borrow_mut(|(_, decoded)| {
@@ -398,10 +389,10 @@ impl Part<'_> {
                         (Float::F32, bytemuck::cast_slice(decoded))
                     }
                 };
-                let mut at = 0;
-                while at < acts.rows() {
+                let mut at = rows.start;
+                while at < rows.end {
                     let x = &acts.values()[at * columns..];
-                    if acts.rows() - at >= FLOAT_WIDTHS[0] {
+                    if rows.end - at >= FLOAT_WIDTHS[0] {
                         let products = float_products::<{ FLOAT_WIDTHS[0] }>(isa, float, bytes, columns, x);
                         products.iter().enumerate().for_each(|(t, p)| self.store(at + t, row, &[*p]));
                         at += FLOAT_WIDTHS[0];
@@ -436,7 +427,7 @@ impl Part<'_> {
 }
 
 mod gated;
-mod tiled;
+mod grid;
 pub(super) use gated::{GateScratch, Weights, matmul_gated};
 
 #[cfg(test)]

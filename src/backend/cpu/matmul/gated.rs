@@ -12,7 +12,8 @@ use super::super::memory::AlignedBuf;
 use super::super::pack::ROWS;
 use super::super::pool::Pool;
 use super::super::rows::Rows;
-use super::{Part, forms, tile_of, tiled};
+use super::grid::{self, Grid};
+use super::{Part, forms, unit};
 use crate::error::Result;
 
 /// Columns of both products that are computed before they become one: some pairs of groups.
@@ -71,30 +72,30 @@ pub fn matmul_gated(
         up_bias: up.bias,
         activate: &|gate, up, out| act(isa, gate, up, out),
     };
-    if !exact && tiled::gated(pool, isa, acts, &on_tiles) {
+    if !exact && grid::gated(pool, isa, acts, &on_tiles) {
         return;
     }
-    forms(pool, isa, acts, &[gate.matrix, up.matrix], exact);
-    let groups = gate.matrix.groups();
-    let tile = tile_of(pool, acts, groups);
+    let all_tiled = forms(pool, isa, acts, &[gate.matrix, up.matrix], exact);
     {
         let acts = &*acts;
         let out = Rows::new(&mut bytemuck::cast_slice_mut(values.as_mut_slice())[..n * width], width);
-        pool.run_in_order(groups.div_ceil(tile), &|task| {
+        let grid = Grid::new(n, gate.matrix.groups(), unit(acts, all_tiled), pool.threads());
+        grid.run(pool, &|rows, groups| {
             let mut room = scratch.0.iter().find_map(Mutex::try_lock).unwrap_or_else(|| scratch.0[0].lock());
             let room: &mut [f32] = bytemuck::cast_slice_mut(room.as_mut_slice());
             let (gates, ups) = room.split_at_mut(room.len() / 2);
             // As many groups as there is room for.
-            let some = (gates.len() / (n * ROWS).max(1)).max(1);
-            for first in (task * tile..groups.min((task + 1) * tile)).step_by(some) {
-                let range = first..groups.min((task + 1) * tile).min(first + some);
+            let some = (gates.len() / (rows.len() * ROWS).max(1)).max(1);
+            for first in groups.clone().step_by(some) {
+                let range = first..groups.end.min(first + some);
                 let columns = range.start * ROWS..width.min(range.end * ROWS);
-                let (gates, ups) = (&mut gates[..n * columns.len()], &mut ups[..n * columns.len()]);
-                product(isa, acts, gate, range.clone(), &columns, gates, exact);
-                product(isa, acts, up, range, &columns, ups, exact);
-                let rows = gates.chunks_exact(columns.len()).zip(ups.chunks_exact(columns.len()));
-                for (t, (gate, up)) in rows.enumerate() {
-                    // SAFETY: these columns belong to one task.
+                let len = rows.len() * columns.len();
+                let (gates, ups) = (&mut gates[..len], &mut ups[..len]);
+                product(isa, acts, gate, (&rows, &range), &columns, gates, exact);
+                product(isa, acts, up, (&rows, &range), &columns, ups, exact);
+                let products = gates.chunks_exact(columns.len()).zip(ups.chunks_exact(columns.len()));
+                for (t, (gate, up)) in rows.clone().zip(products) {
+                    // SAFETY: these rows' columns belong to one task.
                     act(isa, gate, up, unsafe { out.part(t, columns.start, columns.len()) });
                 }
             }
@@ -103,22 +104,17 @@ pub fn matmul_gated(
     acts.swap_values(values, n, width);
 }
 
-/// Multiplies some groups, all in `columns`.
+/// Multiplies some rows of activations by some groups, which are `columns`.
 fn product(
     isa: Isa,
     acts: &Acts,
     weights: Weights,
-    groups: Range<usize>,
+    (rows, groups): (&Range<usize>, &Range<usize>),
     columns: &Range<usize>,
     out: &mut [f32],
     exact: bool,
 ) {
-    let out = Rows::window(out, columns.clone());
-    Part { matrix: weights.matrix, out, bias: weights.bias, accumulate: false, first: 0 }.run(
-        isa,
-        acts,
-        0..acts.rows(),
-        groups,
-        exact,
-    );
+    let out = Rows::window(out, rows.start, columns.clone());
+    let part = Part { matrix: weights.matrix, out, bias: weights.bias, accumulate: false, first: 0 };
+    part.run(isa, acts, rows.clone(), groups.clone(), exact);
 }

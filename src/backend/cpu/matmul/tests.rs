@@ -306,7 +306,7 @@ fn pieces_on_tiles_cover_all_products_once() {
             [(16, 1, 3), (31, 2, 2), (32, 36, 3), (100, 60, 3), (256, 60, 3), (300, 96, 6), (512, 97, 3), (1000, 5, 6)]
         {
             let seen = parking_lot::Mutex::new(vec![0u32; rows * groups]);
-            tiled::Grid::new(rows, groups, unit, threads).run(&pool, &|some, range| {
+            Grid::new(rows, groups, unit, threads).run(&pool, &|some, range| {
                 assert!(some.start.is_multiple_of(16), "tiles of activations are not divided");
                 assert!(range.start.is_multiple_of(unit));
                 let mut seen = seen.lock();

@@ -1,4 +1,4 @@
-//! How products on AMX are distributed over threads, and gated ones.
+//! How products are distributed over threads; and gated products on AMX.
 
 use std::ops::Range;
 
