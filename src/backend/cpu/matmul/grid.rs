@@ -21,8 +21,9 @@ pub struct Grid {
     /// Parts of the rows, and rows of each.
     row_parts: usize,
     height: usize,
-    /// Parts of the groups for each part of the rows.
+    /// Parts of the groups for each part of the rows, and groups of each.
     group_parts: usize,
+    part: usize,
     /// Pieces of a part, and groups of each.
     pieces: usize,
     piece: usize,
@@ -46,6 +47,7 @@ impl Grid {
             row_parts: rows.div_ceil(height),
             height,
             group_parts: units.div_ceil(part),
+            part: part * unit,
             pieces: part.div_ceil(piece),
             piece: piece * unit,
         }
@@ -53,11 +55,11 @@ impl Grid {
 
     /// Calls `run(rows, groups)` for each piece.
     pub fn run(&self, pool: &Pool, run: &(dyn Fn(Range<usize>, Range<usize>) + Sync)) {
-        let part = self.pieces * self.piece;
         pool.run_near(self.row_parts * self.group_parts, self.pieces, &|p, piece| {
             let rows = p % self.row_parts * self.height..self.rows.min((p % self.row_parts + 1) * self.height);
-            let start = p / self.row_parts * part + piece * self.piece;
-            let groups = start..self.groups.min(start + self.piece);
+            let part = p / self.row_parts * self.part;
+            let start = part + piece * self.piece;
+            let groups = start..self.groups.min(part + self.part).min(start + self.piece);
             if !groups.is_empty() {
                 run(rows, groups);
             }

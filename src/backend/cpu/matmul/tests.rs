@@ -299,12 +299,21 @@ fn gated_products_are_those_of_two_products() {
 }
 
 #[test]
-fn pieces_on_tiles_cover_all_products_once() {
+fn pieces_cover_all_products_once() {
     for threads in [1, 2, 3, 4, 8] {
         let pool = Pool::new(threads).expect("a pool");
-        for (rows, groups, unit) in
-            [(16, 1, 3), (31, 2, 2), (32, 36, 3), (100, 60, 3), (256, 60, 3), (300, 96, 6), (512, 97, 3), (1000, 5, 6)]
-        {
+        for (rows, groups, unit) in [
+            (1, 36, 1),
+            (12, 36, 2),
+            (16, 1, 3),
+            (31, 2, 2),
+            (32, 36, 3),
+            (100, 60, 3),
+            (256, 60, 3),
+            (300, 96, 6),
+            (512, 97, 3),
+            (1000, 5, 6),
+        ] {
             let seen = parking_lot::Mutex::new(vec![0u32; rows * groups]);
             Grid::new(rows, groups, unit, threads).run(&pool, &|some, range| {
                 assert!(some.start.is_multiple_of(16), "tiles of activations are not divided");
