@@ -40,7 +40,8 @@ impl GateScratch {
     /// Room for steps of up to `rows` rows on the threads of `pool`.
     pub fn new(rows: usize, isa: Isa, pool: &Pool) -> Result<GateScratch> {
         let columns = if isa == Isa::Amx { TILED_COLUMNS } else { COLUMNS };
-        let bytes = 2 * size_of::<f32>() * rows.saturating_mul(columns);
+        let (_, height) = Grid::rows(rows, pool.threads());
+        let bytes = 2 * size_of::<f32>() * height.saturating_mul(columns);
         let room = || AlignedBuf::zeroed(bytes).map(Mutex::new);
         Ok(GateScratch((0..pool.threads()).map(|_| room()).collect::<Result<_>>()?))
     }
@@ -85,7 +86,8 @@ pub fn matmul_gated(
             let room: &mut [f32] = bytemuck::cast_slice_mut(room.as_mut_slice());
             let (gates, ups) = room.split_at_mut(room.len() / 2);
             // As many groups as there is room for.
-            let some = (gates.len() / (rows.len() * ROWS).max(1)).max(1);
+            let some = gates.len() / (rows.len() * ROWS);
+            assert!(some > 0, "there is room for parts of fewer rows than {}", rows.len());
             for first in groups.clone().step_by(some) {
                 let range = first..groups.end.min(first + some);
                 let columns = range.start * ROWS..width.min(range.end * ROWS);

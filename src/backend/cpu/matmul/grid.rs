@@ -30,11 +30,15 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// Parts of `rows` rows of activations, and rows of each, as `CpuBackend::each_row` divides them.
+    pub fn rows(rows: usize, threads: usize) -> (usize, usize) {
+        let parts = threads.min(rows / ROWS_OF_THREAD).max(1);
+        (parts, rows.div_ceil(parts).next_multiple_of(2 * amx::rows::LEAST_ROWS))
+    }
+
     /// Pieces are multiples of `unit` groups.
     pub fn new(rows: usize, groups: usize, unit: usize, threads: usize) -> Grid {
-        let row_parts = threads.min(rows / ROWS_OF_THREAD).max(1);
-        // (As `CpuBackend::each_row` divides them.)
-        let height = rows.div_ceil(row_parts).next_multiple_of(2 * amx::rows::LEAST_ROWS);
+        let (row_parts, height) = Grid::rows(rows, threads);
         let group_parts = (threads / row_parts).max(1);
         // A thread alone needs no pieces.
         let pieces = if threads == 1 { 1 } else { TASKS_PER_THREAD };

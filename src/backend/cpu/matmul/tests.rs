@@ -268,9 +268,14 @@ fn gated_products_are_those_of_two_products() {
     ] {
         let bytes = [0, 1].map(|_| random_rows(tensor_type, rows, columns, &mut noise));
         for isa in Isa::available() {
-            for (threads, n, with_bias, exact) in
-                [(1, 1, true, false), (2, 15, false, false), (3, 70, true, false), (2, 5, false, true)]
-            {
+            for (threads, n, with_bias, exact) in [
+                (1, 1, true, false),
+                (2, 15, false, false),
+                (3, 70, true, false),
+                (2, 5, false, true),
+                (4, 255, false, false),
+                (2, 257, true, false),
+            ] {
                 let pool = Pool::new(threads).expect("a pool");
                 let [gate, up] = [0, 1].map(|i| place(tensor_type, rows, columns, &bytes[i], true, isa, &pool));
                 let bias: Vec<f32> = (0..rows).map(|i| i as f32).collect();
@@ -285,7 +290,8 @@ fn gated_products_are_those_of_two_products() {
                 ];
                 matmul(&pool, isa, &mut acts, &mut jobs, exact);
                 let expected: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
-                let scratch = GateScratch::new(n, isa, &pool).expect("scratch");
+                // (As in a session, whose steps may have more rows.)
+                let scratch = GateScratch::new(n.next_multiple_of(256), isa, &pool).expect("scratch");
                 let mut values = AlignedBuf::zeroed(acts.values_bytes()).expect("values");
                 let weights = [Weights { matrix: &gate, bias }, Weights { matrix: &up, bias: None }];
                 let act = |_: Isa, gate: &[f32], up: &[f32], out: &mut [f32]| {
