@@ -239,7 +239,8 @@ fn product(matrix: &Matrix, n: usize, isa: Isa, pool: &Pool, runs: usize) -> f64
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let threads = words.iter().find_map(|word| word.parse().ok()).unwrap_or(1);
-    let wanted = |t: &TensorType| words.iter().all(|w| w.parse::<usize>().is_ok() || w.eq_ignore_ascii_case(t.name()));
+    let types: Vec<_> = words.iter().filter(|word| word.parse::<usize>().is_err()).collect();
+    let wanted = |t: &TensorType| types.is_empty() || types.iter().any(|word| word.eq_ignore_ascii_case(t.name()));
     let pool = Pool::new(threads).expect("threads");
     let read = read_peak(&pool);
     println!("{threads} threads read {:.1} GB/s", read / 1e9);
