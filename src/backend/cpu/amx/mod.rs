@@ -292,7 +292,7 @@ impl<'a> Product<'a> {
             (groups[i], places[i]) = columns_of(self.matrix, self.groups.start + i, self.part, packed, short);
         }
         // Groups that are packed lie at equal distances.
-        let next = if self.groups.len() > 1 { GROUPS * places[1].wrapping_sub(places[0]) } else { 0 };
+        let next = if self.groups.len() > 1 { places[1].wrapping_sub(places[0]).wrapping_mul(GROUPS) } else { 0 };
         Several { groups, count: self.groups.len(), columns: self.part.len(), w: self.w, room, next }
     }
 }
