@@ -165,7 +165,7 @@ impl Unit for Portable {
         for (q, x) in q.iter_mut().zip(x) {
             let rounded = ((x * inverse + ROUNDER).to_bits() as i32 & 0x007f_ffff) - 0x0040_0000;
             *q = rounded as i8;
-            sum += rounded;
+            sum += i32::from(*q);
         }
         sum
     }
