@@ -99,8 +99,9 @@
 #define RF_VENDOR_NVIDIA 2
 
 // `rf_model_options.flags`: use the weights where the file is mapped, without a copy. The model loads at once and
-// shares memory with other processes, and computes more slowly than with the default, which rearranges the weights
-// in memory of its own. The file must not be truncated while the model lives.
+// shares memory with other processes, but on the CPU it computes several times more slowly than with the default (a token at a
+// time up to ten times), which rearranges the weights in memory of its own. For quick loads and speed see
+// `RF_LOAD_PACKED_CACHE`. The file must not be truncated while the model lives.
 #define RF_LOAD_MMAP 1
 
 // `rf_model_options.flags`: keep the rearranged weights in a file, `<model>.rfpack` beside the model or in
