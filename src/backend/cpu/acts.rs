@@ -183,7 +183,7 @@ impl Acts {
             let values = &mut bytemuck::cast_slice_mut(self.values.as_mut_slice())[..self.n * columns];
             let rows = Rows::new(values, columns);
             // SAFETY: each row is taken by one task.
-            each_row(pool, self.n, &|i| tiles.row(i, unsafe { rows.row(i) }));
+            pool.each_row(self.n, &|i| tiles.row(i, unsafe { rows.row(i) }));
             self.only_tiled = false;
         }
     }
@@ -206,7 +206,7 @@ impl Acts {
         let blocks = columns / BLOCK;
         let halves = Rows::new(&mut bytemuck::cast_slice_mut(self.halves.as_mut_slice())[..n * blocks], blocks);
         let joined = Rows::new(&mut bytemuck::cast_slice_mut(self.joined.as_mut_slice())[..n * blocks], blocks);
-        each_row(pool, n, &|i| {
+        pool.each_row(n, &|i| {
             // SAFETY: each row is taken by one task.
             let (q, halves, joined) = unsafe { (q.row(i), halves.row(i), joined.row(i)) };
             quantize_row(isa, &values[i * columns..(i + 1) * columns], q, halves, joined);
@@ -223,7 +223,7 @@ impl Acts {
         self.rounded = true;
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
         let bf16 = Rows::new(&mut bytemuck::cast_slice_mut::<u8, u16>(self.bf16.as_mut_slice())[..n * stride], stride);
-        each_row(pool, n, &|i| {
+        pool.each_row(n, &|i| {
             // SAFETY: each row is taken by one task.
             let (row, rest) = unsafe { bf16.row(i) }.split_at_mut(columns);
             // SAFETY: the processor has bf16.
@@ -231,13 +231,4 @@ impl Acts {
             rest.fill(0);
         });
     }
-}
-
-/// Runs `row(i)` for `n` rows; a single one on the calling thread.
-fn each_row(pool: &Pool, n: usize, row: &(dyn Fn(usize) + Sync)) {
-    if n == 1 {
-        return row(0);
-    }
-    let tile = n.div_ceil(pool.threads()).clamp(1, 8);
-    pool.run_in_order(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(row));
 }

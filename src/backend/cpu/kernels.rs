@@ -10,7 +10,7 @@ use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::Acts;
-use crate::backend::cpu::quantize::{BLOCK, Halves, JOINED_OFFSET, Joined};
+use crate::backend::cpu::quantize::{BLOCK, Halves, Joined};
 use crate::quant::TensorType;
 
 /// Rows of activations that a kernel takes at once.
@@ -159,11 +159,7 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
         // What is the same for all rows of activations is done to the weights, if there are enough rows.
         let (prepared, shifted) = (T::JOINED && N > 2, S::LANES == ROWS);
         if prepared {
-            let add = S::splat_u8((JOINED_OFFSET - T::OFFSET) as u8);
-            for j in 0..8 {
-                w[j] = if T::MINIMUM || T::OFFSET == JOINED_OFFSET { w[j] } else { S::add_u8(w[j], add) };
-                w[j] = if shifted && j < 4 { S::pre_shifted(w[j]) } else { w[j] };
-            }
+            w = tiles::joined_numbers::<S, T>(w, shifted);
         }
         for t in 0..N {
             let x = acts.numbers(t, block);
@@ -172,11 +168,7 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
                 continue;
             }
             let scale = &*acts.joined(t, block);
-            let start = S::splat_i32(match (T::MINIMUM, prepared) {
-                (true, _) => scale.start_of(0),
-                (false, true) => scale.start,
-                (false, false) => scale.start_of(T::OFFSET),
-            });
+            let start = S::splat_i32(scale.start_of(if prepared { T::JOINED_AS } else { T::OFFSET }));
             let first = match prepared && shifted {
                 true => S::dot4::<5>(start, &w[..4], x),
                 false => S::dot4_shifted(start, &w[..4], x),

@@ -428,7 +428,7 @@ impl Part<'_> {
 
 mod gated;
 mod grid;
-pub(super) use gated::{GateScratch, Weights, matmul_gated};
+pub(super) use gated::{GateScratch, matmul_gated};
 
 #[cfg(test)]
 pub(super) mod noise;

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::CpuBackend;
 use super::acts::Acts;
@@ -14,9 +14,10 @@ use super::amx;
 use super::attention::{self, Query, Scores, Scratch};
 use super::cache::{CacheRows, CpuPage, KEYS, PageHeads, VALUES};
 use super::features::Isa;
-use super::matmul::{GateScratch, Job, Weights, matmul, matmul_gated};
+use super::matmul::{GateScratch, Job, matmul, matmul_gated};
 use super::matrix::Matrix as CpuMatrix;
 use super::memory::AlignedBuf;
+use super::pool::free;
 use super::rows::Rows;
 use super::vector;
 use crate::backend::*;
@@ -24,8 +25,6 @@ use crate::error::{Error, Result};
 use crate::load::TensorData;
 use crate::quant::TensorType;
 
-/// Rows of one task of the rows' own work.
-const ROW_TILE: usize = 8;
 /// Rows of one task of attention: a page of keys and values is used for all of them.
 const QUERY_TILE: usize = 16;
 /// The same in bf16 at most: a page is converted before it is used.
@@ -106,11 +105,6 @@ fn bias_of(linear: &Linear) -> Result<Option<&[f32]>> {
     linear.bias.as_ref().map(vector_of).transpose()
 }
 
-/// One that no other task has. No more tasks run at a time than there are threads, so there is one.
-fn free<T>(scratches: &[Mutex<T>]) -> MutexGuard<'_, T> {
-    scratches.iter().find_map(Mutex::try_lock).unwrap_or_else(|| scratches[0].lock())
-}
-
 /// A norm with its gain unwrapped.
 #[derive(Clone, Copy)]
 struct Gain<'a> {
@@ -123,15 +117,6 @@ fn gain_of<'a>(norm: &Norm<'a>) -> Result<Gain<'a>> {
 }
 
 impl CpuBackend {
-    /// Runs `task(row)` for `n` rows; on the calling thread if they are few.
-    fn each_row(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
-        if n < 2 {
-            return (0..n).for_each(task);
-        }
-        let tile = n.div_ceil(self.pool.threads()).min(ROW_TILE);
-        self.pool.run_in_order(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(task));
-    }
-
     /// `acts = norm(x)` for rows `first..first + n` of the residual stream, as the products with `matrices` want them.
     fn norm_to_acts(&self, work: &mut Work, first: usize, n: usize, norm: Gain, matrices: &[&CpuMatrix]) {
         let (width, exact) = (work.shape.n_embd, work.shape.exact);
@@ -142,7 +127,7 @@ impl CpuBackend {
         };
         let on_tiles = !exact && matrices.iter().all(|matrix| amx::multiplies(matrix));
         if let Some(tiles) = on_tiles.then(|| work.acts.written_in_tiles(n, width)).flatten() {
-            self.each_row(n.next_multiple_of(amx::rows::LEAST_ROWS), &|i| {
+            self.pool.each_row(n.next_multiple_of(amx::rows::LEAST_ROWS), &|i| {
                 NORMED.with_borrow_mut(|row| {
                     row.resize(width, 0.0);
                     (i < n).then(|| normed(i, row));
@@ -155,7 +140,7 @@ impl CpuBackend {
         work.acts.set_shape(n, width);
         let acts = Rows::new(work.acts.values_mut(), width);
         // SAFETY: each row is written by one task.
-        self.each_row(n, &|i| normed(i, unsafe { acts.row(i) }));
+        self.pool.each_row(n, &|i| normed(i, unsafe { acts.row(i) }));
     }
 
     /// Residual stream += linear(acts), normalised before the addition if there is a post norm.
@@ -173,7 +158,7 @@ impl CpuBackend {
         matmul(&self.pool, self.isa, &mut work.acts, &mut [Job { matrix, out, bias, accumulate: false }], exact);
         let projected = Rows::new(&mut work.projected, width);
         let x = Rows::new(&mut work.x, width);
-        self.each_row(n, &|i| {
+        self.pool.each_row(n, &|i| {
             // SAFETY: each row is written by one task.
             let (row, x) = unsafe { (projected.row(i), x.row(i)) };
             vector::rms_norm_in_place(self.isa, row, norm.gain, norm.epsilon);
@@ -282,7 +267,7 @@ impl Backend for CpuBackend {
             rotation.table.resize(work.n * 2 * pairs, 0.0);
             let table = Rows::new(&mut rotation.table, 2 * pairs);
             let positions = positions(batch);
-            self.each_row(work.n, &|i| {
+            self.pool.each_row(work.n, &|i| {
                 // SAFETY: each row is written by one task.
                 let (cos, sin) = unsafe { table.row(i) }.split_at_mut(pairs);
                 for ((cos, sin), &frequency) in cos.iter_mut().zip(sin).zip(&rope.frequencies) {
@@ -303,7 +288,7 @@ impl Backend for CpuBackend {
             return Err(Error::Internal(format!("token {token} is outside the embedding")));
         }
         let x = Rows::new(&mut work.x, work.shape.n_embd);
-        self.each_row(work.n, &|i| {
+        self.pool.each_row(work.n, &|i| {
             // SAFETY: each row is written by one task.
             let row = unsafe { x.row(i) };
             matrix.row(batch.tokens[i] as usize, row);
@@ -340,7 +325,7 @@ impl Backend for CpuBackend {
             caches.push(CacheRows::new(span.pages, span.position, span.rows.len())?);
         }
         let v = &work.v;
-        self.each_row(n, &|i| {
+        self.pool.each_row(n, &|i| {
             let (cos, sin) = rotation.table[i * 2 * rotation.pairs..][..2 * rotation.pairs].split_at(rotation.pairs);
             // SAFETY: each row is written by one task.
             let (q, k) = unsafe { (q.row(i), k.row(i)) };
@@ -420,15 +405,16 @@ impl Backend for CpuBackend {
     fn norm_gate_up_act(&self, work: &mut Workspace, args: &NormGateUpAct) -> Result<()> {
         let work = work_of(work)?;
         let (n, exact) = (work.n, work.shape.exact);
-        let gate = Weights { matrix: matrix_of(&args.gate.weight)?, bias: bias_of(args.gate)? };
-        let up = Weights { matrix: matrix_of(&args.up.weight)?, bias: bias_of(args.up)? };
-        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?, &[gate.matrix, up.matrix]);
-        let act = match args.activation {
-            Activation::Silu => vector::mul_silu,
-            Activation::GeluTanh => vector::mul_gelu_tanh,
+        let (gate, up) = (matrix_of(&args.gate.weight)?, matrix_of(&args.up.weight)?);
+        self.norm_to_acts(work, 0, n, gain_of(&args.norm)?, &[gate, up]);
+        let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| match args.activation {
+            Activation::Silu => vector::mul_silu(self.isa, gate, up, out),
+            Activation::GeluTanh => vector::mul_gelu_tanh(self.isa, gate, up, out),
         };
-        let Work { acts, gated, gate_scratch, .. } = work;
-        matmul_gated(&self.pool, self.isa, acts, [gate, up], act, gated, gate_scratch, exact);
+        let gated =
+            amx::Gated { gate, gate_bias: bias_of(args.gate)?, up, up_bias: bias_of(args.up)?, activate: &activate };
+        let Work { acts, gated: values, gate_scratch, .. } = work;
+        matmul_gated(&self.pool, self.isa, acts, &gated, values, gate_scratch, exact);
         Ok(())
     }
 

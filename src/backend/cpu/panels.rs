@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 use super::features::Isa;
 use super::kernels::Quantized;
 use super::pack::ROWS;
-use super::quantize::{HALVES_OFFSET, JOINED_OFFSET, PRE_SHIFT, ROUND};
+use super::quantize::{HALVES_OFFSET, JOINED_OFFSET};
 use super::simd::{Avx512Vnni, shift_right};
 use super::tiles::{self, Tile};
 use crate::quant::TensorType;
@@ -88,24 +88,18 @@ const fn tile_bytes(split: bool, minimum: bool) -> usize {
 unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mut u8) {
     // SAFETY: as `Unfold` demands.
     unsafe {
-        // What makes offsets the same and numbers positive.
-        let add = match (T::MINIMUM, T::JOINED) {
-            (true, _) => 0,
-            (false, true) => JOINED_OFFSET - T::OFFSET,
-            (false, false) => HALVES_OFFSET - T::OFFSET,
-        };
-        let add = _mm512_set1_epi8(add as i8);
+        // What makes numbers of halves that are scaled apart positive.
+        let add = _mm512_set1_epi8((if T::MINIMUM { 0 } else { HALVES_OFFSET - T::OFFSET }) as i8);
         for i in 0..count {
             let head = group.add((first + i) / T::TILES * (T::HEAD + T::TILES * T::BYTES));
             let tile = head.add(T::HEAD + (first + i) % T::TILES * T::BYTES);
             let out = out.add(i * tile_bytes(T::SPLIT, T::MINIMUM));
-            let numbers = T::numbers::<Avx512Vnni>(tile, 0);
+            let mut numbers = T::numbers::<Avx512Vnni>(tile, 0);
+            if T::JOINED {
+                numbers = tiles::joined_numbers::<Avx512Vnni, T>(numbers, true);
+            }
             for j in 0..8 {
-                let mut w = _mm512_add_epi8(numbers[j], add);
-                if T::JOINED && j < 4 {
-                    // Below 32: what is shifted stays within its byte.
-                    w = _mm512_slli_epi16::<{ PRE_SHIFT as u32 }>(w);
-                }
+                let w = if T::JOINED { numbers[j] } else { _mm512_add_epi8(numbers[j], add) };
                 _mm512_store_si512(out.add(64 * j).cast(), w);
             }
             let scales = T::scales::<Avx512Vnni>(head, tile, 0);
@@ -197,7 +191,7 @@ unsafe fn joined<const N: usize, const G: usize, const MINIMUM: bool>(block: &Bl
             let mut products = [[_mm512_setzero_si512(); G]; N];
             for t in 0..N {
                 let scale = &*block.acts.joined(t, i);
-                let start = if MINIMUM { ROUND[scale.shift as usize & 15] } else { scale.start };
+                let start = scale.start_of(if MINIMUM { 0 } else { JOINED_OFFSET });
                 products[t] = [_mm512_set1_epi32(start); G];
             }
             half::<N, G, 0>(block, tile, i, &mut products);

@@ -39,6 +39,8 @@ const REST: Duration = Duration::from_millis(16);
 const LONGEST_REST: Duration = Duration::from_millis(1024);
 /// A worker that is waited for again this soon after a rest has the same neighbour still, and rests twice as long.
 const SAME_NEIGHBOUR: Duration = Duration::from_millis(50);
+/// Rows of one task.
+const ROW_TILE: usize = 8;
 /// Turns of a spin loop between two looks at the clock.
 const TURNS_PER_CLOCK: u32 = 32;
 
@@ -111,9 +113,7 @@ impl Pool {
             _ => (0..n).for_each(task),
         }
     }
-}
 
-impl Pool {
     /// Runs `task(part, piece)` once for each piece of each part, as [`Pool::run`] does. A thread begins with the same part
     /// in each run, in which it finds in its own caches what it left there in the run before, and helps others when no
     /// piece of it is left.
@@ -140,6 +140,15 @@ impl Pool {
         });
     }
 
+    /// [`Pool::run_in_order`] of `n` rows, some of them at a time; a single one on the calling thread.
+    pub fn each_row(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        if n < 2 {
+            return (0..n).for_each(task);
+        }
+        let tile = n.div_ceil(self.threads()).min(ROW_TILE);
+        self.run_in_order(n.div_ceil(tile), &|i| (i * tile..n.min((i + 1) * tile)).for_each(task));
+    }
+
     /// Pieces of a part, so that there is one for each thread.
     fn part_of(&self, n: usize) -> usize {
         n.div_ceil(self.threads()).max(1)
@@ -151,6 +160,11 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     /// Which thread of its pool this is: 0 for a caller.
     static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One that no other task has. No more tasks run at a time than there are threads, so there is one.
+pub(super) fn free<T>(scratches: &[parking_lot::Mutex<T>]) -> parking_lot::MutexGuard<'_, T> {
+    scratches.iter().find_map(parking_lot::Mutex::try_lock).unwrap_or_else(|| scratches[0].lock())
 }
 
 /// Runs pieces until none is left, of which `taken` says how many have been taken of each part, from part `own` on.

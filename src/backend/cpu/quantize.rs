@@ -81,7 +81,7 @@ impl Joined {
 }
 
 /// Half of the unit of a shift.
-pub static ROUND: [i32; 16] = {
+static ROUND: [i32; 16] = {
     let mut half = [0; 16];
     let mut shift = 0;
     while shift < 16 {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
+use super::quantize::JOINED_OFFSET;
 use super::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::blocks::{E2M1_DOUBLED, IQ4_VALUES};
@@ -25,6 +26,8 @@ pub(super) trait Tile {
     const MINIMUM: bool = false;
     /// The sums of both halves are joined before they are scaled: see [`Joined`](super::quantize::Joined).
     const JOINED: bool = !Self::SPLIT && Self::BITS <= 5;
+    /// What is subtracted from [`joined_numbers`].
+    const JOINED_AS: i32 = if Self::MINIMUM { 0 } else { JOINED_OFFSET };
     /// Tiles of a block, bytes before them, and bytes of one: as the format's layout has them.
     const TILES: usize;
     const HEAD: usize;
@@ -41,6 +44,23 @@ pub(super) trait Tile {
     /// # Safety
     /// As [`Tile::numbers`], and the block's head at `head`.
     unsafe fn scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> Scales<S>;
+}
+
+/// Numbers as sums of many rows that are joined want them: with one offset for all formats, and, if `shifted`, those of the
+/// first half [`PRE_SHIFT`](super::quantize::PRE_SHIFT) to the left.
+///
+/// # Safety
+/// The instruction set of `S`.
+#[inline(always)]
+pub(super) unsafe fn joined_numbers<S: Simd, T: Tile>(mut numbers: [S::I; 8], shifted: bool) -> [S::I; 8] {
+    unsafe {
+        let add = S::splat_u8((T::JOINED_AS - T::OFFSET) as u8);
+        for j in 0..8 {
+            numbers[j] = if T::JOINED_AS == T::OFFSET { numbers[j] } else { S::add_u8(numbers[j], add) };
+            numbers[j] = if shifted && j < 4 { S::pre_shifted(numbers[j]) } else { numbers[j] };
+        }
+        numbers
+    }
 }
 
 /// Whether the constants of `T` are those of the layout: asked by the kernels' tests.

@@ -1,16 +1,13 @@
 //! The gated half of a feed-forward block: two products whose results become one at once, while a cache holds them.
 
-use std::ops::Range;
-
 use parking_lot::Mutex;
 
 use super::super::acts::Acts;
 use super::super::amx::Gated;
 use super::super::features::Isa;
-use super::super::matrix::Matrix;
 use super::super::memory::AlignedBuf;
 use super::super::pack::ROWS;
-use super::super::pool::Pool;
+use super::super::pool::{Pool, free};
 use super::super::rows::Rows;
 use super::grid::{self, Grid};
 use super::{Part, forms, unit};
@@ -20,18 +17,6 @@ use crate::error::Result;
 const COLUMNS: usize = 64;
 /// The same where tiles multiply, which take the more groups the better.
 const TILED_COLUMNS: usize = 256;
-
-/// `out = act(gate, up)`, element by element.
-pub type Activate = fn(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]);
-
-/// A matrix and its bias.
-#[derive(Clone, Copy)]
-pub struct Weights<'a> {
-    /// The weights.
-    pub matrix: &'a Matrix,
-    /// One for each row of the matrix.
-    pub bias: Option<&'a [f32]>,
-}
 
 /// Room for some columns of both products, one for each thread.
 pub struct GateScratch(Vec<Mutex<AlignedBuf>>);
@@ -47,42 +32,31 @@ impl GateScratch {
     }
 }
 
-/// Replaces the activations by `act(gate, up)` of both matrices' products with them. `values` is where the new ones go, unless
-/// they go to tiles; it then holds the old ones: it must have as much room.
-#[allow(clippy::too_many_arguments)]
+/// Replaces the activations by the gated product with them. `values` is where the new ones go, unless they go to tiles; it
+/// then holds the old ones: it must have as much room.
 pub fn matmul_gated(
     pool: &Pool,
     isa: Isa,
     acts: &mut Acts,
-    [gate, up]: [Weights; 2],
-    act: Activate,
+    gated: &Gated,
     values: &mut AlignedBuf,
     scratch: &GateScratch,
     exact: bool,
 ) {
-    let (n, width) = (acts.rows(), gate.matrix.rows());
-    assert!(up.matrix.rows() == width);
-    for weights in [&gate, &up] {
-        assert!(weights.matrix.columns() == acts.columns());
-        assert!(weights.bias.is_none_or(|bias| bias.len() == width));
-    }
-    let on_tiles = Gated {
-        gate: gate.matrix,
-        gate_bias: gate.bias,
-        up: up.matrix,
-        up_bias: up.bias,
-        activate: &|gate, up, out| act(isa, gate, up, out),
-    };
-    if !exact && grid::gated(pool, isa, acts, &on_tiles) {
+    let Gated { gate, gate_bias, up, up_bias, activate } = *gated;
+    let (n, width) = (acts.rows(), gate.rows());
+    assert!(up.rows() == width && gate.columns() == acts.columns() && up.columns() == acts.columns());
+    assert!([gate_bias, up_bias].iter().flatten().all(|bias| bias.len() == width));
+    if !exact && grid::gated(pool, isa, acts, gated) {
         return;
     }
-    let all_tiled = forms(pool, isa, acts, &[gate.matrix, up.matrix], exact);
+    let all_tiled = forms(pool, isa, acts, &[gate, up], exact);
     {
         let acts = &*acts;
         let out = Rows::new(&mut bytemuck::cast_slice_mut(values.as_mut_slice())[..n * width], width);
-        let grid = Grid::new(n, gate.matrix.groups(), unit(acts, all_tiled), pool.threads());
+        let grid = Grid::new(n, gate.groups(), unit(acts, all_tiled), pool.threads());
         grid.run(pool, &|rows, groups| {
-            let mut room = scratch.0.iter().find_map(Mutex::try_lock).unwrap_or_else(|| scratch.0[0].lock());
+            let mut room = free(&scratch.0);
             let room: &mut [f32] = bytemuck::cast_slice_mut(room.as_mut_slice());
             let (gates, ups) = room.split_at_mut(room.len() / 2);
             // As many groups as there is room for.
@@ -93,30 +67,18 @@ pub fn matmul_gated(
                 let columns = range.start * ROWS..width.min(range.end * ROWS);
                 let len = rows.len() * columns.len();
                 let (gates, ups) = (&mut gates[..len], &mut ups[..len]);
-                product(isa, acts, gate, (&rows, &range), &columns, gates, exact);
-                product(isa, acts, up, (&rows, &range), &columns, ups, exact);
+                for (matrix, bias, out) in [(gate, gate_bias, &mut *gates), (up, up_bias, &mut *ups)] {
+                    let out = Rows::window(out, rows.start, columns.clone());
+                    let part = Part { matrix, out, bias, accumulate: false, first: 0 };
+                    part.run(isa, acts, rows.clone(), range.clone(), exact);
+                }
                 let products = gates.chunks_exact(columns.len()).zip(ups.chunks_exact(columns.len()));
                 for (t, (gate, up)) in rows.clone().zip(products) {
                     // SAFETY: these rows' columns belong to one task.
-                    act(isa, gate, up, unsafe { out.part(t, columns.start, columns.len()) });
+                    activate(gate, up, unsafe { out.part(t, columns.start, columns.len()) });
                 }
             }
         });
     }
     acts.swap_values(values, n, width);
-}
-
-/// Multiplies some rows of activations by some groups, which are `columns`.
-fn product(
-    isa: Isa,
-    acts: &Acts,
-    weights: Weights,
-    (rows, groups): (&Range<usize>, &Range<usize>),
-    columns: &Range<usize>,
-    out: &mut [f32],
-    exact: bool,
-) {
-    let out = Rows::window(out, rows.start, columns.clone());
-    let part = Part { matrix: weights.matrix, out, bias: weights.bias, accumulate: false, first: 0 };
-    part.run(isa, acts, rows.clone(), groups.clone(), exact);
 }

@@ -30,7 +30,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Parts of `rows` rows of activations, and rows of each, as `CpuBackend::each_row` divides them.
+    /// Parts of `rows` rows of activations, and rows of each, as [`Pool::each_row`] divides them.
     pub fn rows(rows: usize, threads: usize) -> (usize, usize) {
         let parts = threads.min(rows / ROWS_OF_THREAD).max(1);
         (parts, rows.div_ceil(parts).next_multiple_of(2 * amx::rows::LEAST_ROWS))

@@ -293,11 +293,11 @@ fn gated_products_are_those_of_two_products() {
                 // (As in a session, whose steps may have more rows.)
                 let scratch = GateScratch::new(n.next_multiple_of(256), isa, &pool).expect("scratch");
                 let mut values = AlignedBuf::zeroed(acts.values_bytes()).expect("values");
-                let weights = [Weights { matrix: &gate, bias }, Weights { matrix: &up, bias: None }];
-                let act = |_: Isa, gate: &[f32], up: &[f32], out: &mut [f32]| {
+                let activate = |gate: &[f32], up: &[f32], out: &mut [f32]| {
                     out.iter_mut().zip(gate).zip(up).for_each(|((out, gate), up)| *out = gate - up)
                 };
-                matmul_gated(&pool, isa, &mut acts, weights, act, &mut values, &scratch, exact);
+                let gated = amx::Gated { gate: &gate, gate_bias: bias, up: &up, up_bias: None, activate: &activate };
+                matmul_gated(&pool, isa, &mut acts, &gated, &mut values, &scratch, exact);
                 assert!(acts.values() == expected, "{}, {}, {n} rows", tensor_type.name(), isa.name());
             }
         }
