@@ -1,6 +1,6 @@
 //! Activations: float32 rows, and the same rows quantised to 8 bits for the integer kernels.
 //!
-//! One quantisation serves every weight format: see [`quantize`](super::quantize).
+//! One quantisation serves every weight format in blocks, another those in super-blocks: see [`quantize`](super::quantize).
 //! Where products of bf16 are to be had, many rows are rounded to that besides, for weights in F16 and BF16. Each form is
 //! made once, when the first product asks for it.
 
@@ -9,7 +9,7 @@ use super::features::Isa;
 use super::floats::round_row;
 use super::memory::AlignedBuf;
 use super::pool::Pool;
-use super::quantize::{BLOCK, Halves, Joined, quantize_row};
+use super::quantize::{BLOCK, Halves, Joined, SUPER_BLOCK, SuperBlock, quantize_row, quantize_super_blocks};
 use super::rows::Rows;
 use crate::error::{Error, Result};
 
@@ -34,10 +34,12 @@ pub struct Acts {
     /// The scales of each block, in both forms.
     halves: AlignedBuf,
     joined: AlignedBuf,
+    super_blocks: AlignedBuf,
     /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
     bf16: AlignedBuf,
     /// The forms of the values that were made since these were written.
     quantized: bool,
+    in_super_blocks: bool,
     rounded: bool,
     /// The same in tiles, where AMX multiplies them, and room for those that are made of them.
     tiles: Option<[Tiles; 2]>,
@@ -63,8 +65,10 @@ impl Acts {
             q: AlignedBuf::zeroed(elements)?,
             halves: AlignedBuf::zeroed(elements / BLOCK * size_of::<Halves>())?,
             joined: AlignedBuf::zeroed(elements / BLOCK * size_of::<Joined>())?,
+            super_blocks: AlignedBuf::zeroed(elements / SUPER_BLOCK * size_of::<SuperBlock>())?,
             bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
             quantized: false,
+            in_super_blocks: false,
             rounded: false,
             tiles: match on_tiles {
                 true => Some([Tiles::new(rows, columns)?, Tiles::new(rows, columns)?]),
@@ -85,7 +89,8 @@ impl Acts {
 
     /// No form of the values has been made.
     fn forget(&mut self) {
-        (self.quantized, self.rounded, self.tiled, self.only_tiled) = (false, false, false, false);
+        (self.quantized, self.in_super_blocks, self.rounded) = (false, false, false);
+        (self.tiled, self.only_tiled) = (false, false);
     }
 
     /// Rows.
@@ -134,6 +139,11 @@ impl Acts {
     /// The scales of the blocks, `[rows][columns / 32]`.
     pub fn joined(&self) -> &[Joined] {
         &bytemuck::cast_slice(self.joined.as_slice())[..self.n * (self.columns / BLOCK)]
+    }
+
+    /// The rows in super-blocks, `[rows][columns / 256]`.
+    pub fn super_blocks(&self) -> &[SuperBlock] {
+        &bytemuck::cast_slice(self.super_blocks.as_slice())[..self.n * (self.columns / SUPER_BLOCK)]
     }
 
     /// The rows in tiles of bf16, if [`Acts::tile`] has made them.
@@ -210,6 +220,23 @@ impl Acts {
             // SAFETY: each row is taken by one task.
             let (q, halves, joined) = unsafe { (q.row(i), halves.row(i), joined.row(i)) };
             quantize_row(isa, &values[i * columns..(i + 1) * columns], q, halves, joined);
+        });
+    }
+
+    /// Quantises all rows in super-blocks, unless that is done, if they are whole numbers of these.
+    pub fn quantize_super_blocks(&mut self, isa: Isa, pool: &Pool) {
+        let (n, columns) = (self.n, self.columns);
+        if self.in_super_blocks || columns % SUPER_BLOCK != 0 || isa == Isa::Scalar {
+            return;
+        }
+        self.in_super_blocks = true;
+        let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
+        let blocks = columns / SUPER_BLOCK;
+        let out = &mut bytemuck::cast_slice_mut(self.super_blocks.as_mut_slice())[..n * blocks];
+        let rows = Rows::new(out, blocks);
+        pool.each_row(n, &|i| {
+            // SAFETY: each row is taken by one task.
+            quantize_super_blocks(isa, &values[i * columns..(i + 1) * columns], unsafe { rows.row(i) });
         });
     }
 

@@ -10,7 +10,7 @@ use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::Acts;
-use crate::backend::cpu::quantize::{BLOCK, Halves, Joined};
+use crate::backend::cpu::quantize::{BLOCK, Halves, Joined, SUMS_UNIT, SUPER_BLOCK, SuperBlock};
 use crate::quant::TensorType;
 
 /// Rows of activations that a kernel takes at once.
@@ -22,6 +22,7 @@ pub(super) struct Quantized {
     q: *const i8,
     halves: *const Halves,
     joined: *const Joined,
+    super_blocks: *const SuperBlock,
     columns: usize,
     /// The weights are not in a cache yet: fetch what comes after them.
     ahead: bool,
@@ -36,17 +37,19 @@ impl Quantized {
             q: acts.q()[first * columns..].as_ptr(),
             halves: acts.halves()[first * blocks..].as_ptr(),
             joined: acts.joined()[first * blocks..].as_ptr(),
+            super_blocks: acts.super_blocks()[first * (columns / SUPER_BLOCK)..].as_ptr(),
             columns,
             ahead,
         }
     }
 
-    /// The same rows from block `block` on.
-    pub fn skip_blocks(self, block: usize) -> Quantized {
+    /// The same rows from tile `tile` on, the first of a super-block where there are such.
+    pub fn skip_tiles(self, tile: usize) -> Quantized {
         Quantized {
-            q: self.q.wrapping_add(block * BLOCK),
-            halves: self.halves.wrapping_add(block),
-            joined: self.joined.wrapping_add(block),
+            q: self.q.wrapping_add(tile * BLOCK),
+            halves: self.halves.wrapping_add(tile),
+            joined: self.joined.wrapping_add(tile),
+            super_blocks: self.super_blocks.wrapping_add(tile * BLOCK / SUPER_BLOCK),
             ..self
         }
     }
@@ -67,6 +70,12 @@ impl Quantized {
     #[inline(always)]
     pub fn joined(&self, t: usize, i: usize) -> *const Joined {
         self.joined.wrapping_add(t * (self.columns / BLOCK) + i)
+    }
+
+    /// Super-block `i` of row `t`.
+    #[inline(always)]
+    pub fn super_block(&self, t: usize, i: usize) -> *const SuperBlock {
+        self.super_blocks.wrapping_add(t * (self.columns / SUPER_BLOCK) + i)
     }
 }
 
@@ -117,22 +126,33 @@ unsafe fn rows<S: Simd, T: Tile, const N: usize, const VECTORS: usize>(
     unsafe {
         let mut sums = [[S::splat(0.0); N]; VECTORS];
         let mut head = group;
-        let mut tile = group.add(T::HEAD);
-        let mut left = T::TILES;
-        for block in 0..tiles {
-            if acts.ahead && row == 0 {
-                fetch(tile, T::BYTES);
+        for block in 0..tiles / T::TILES {
+            if T::TILES > 1 {
+                for sums in &mut sums {
+                    for t in 0..N {
+                        sums[t] = S::mul(sums[t], S::splat((*acts.super_block(t, block)).ratio));
+                    }
+                }
             }
-            for (v, sums) in sums.iter_mut().enumerate() {
-                accumulate::<S, T, N>(head, tile, row + v * S::LANES, acts, block, sums);
+            for i in 0..T::TILES {
+                let tile = head.add(T::HEAD + i * T::BYTES);
+                if acts.ahead && row == 0 {
+                    fetch(tile, T::BYTES);
+                }
+                for (v, sums) in sums.iter_mut().enumerate() {
+                    let row = row + v * S::LANES;
+                    match T::TILES {
+                        1 => accumulate::<S, T, N>(head, tile, row, acts, block, sums),
+                        _ => accumulate_part::<S, T, N>(head, tile, row, acts, (block, i), sums),
+                    }
+                }
             }
-            tile = tile.add(T::BYTES);
-            left -= 1;
-            if left == 0 {
-                head = tile;
-                tile = tile.add(T::HEAD);
-                left = T::TILES;
+            if T::TILES > 1 {
+                for (v, sums) in sums.iter_mut().enumerate() {
+                    finish_super_block::<S, T, N>(head, row + v * S::LANES, acts, block, tiles / T::TILES, sums);
+                }
             }
+            head = head.add(T::HEAD + T::TILES * T::BYTES);
         }
         for (v, sums) in sums.into_iter().enumerate() {
             for (t, sum) in sums.into_iter().enumerate() {
@@ -184,31 +204,99 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
     }
 }
 
-/// Adds the products of a tile and a block, each half scaled apart.
+/// Adds the products of a tile and a block, each half of whose activations is scaled apart.
 #[inline(always)]
 unsafe fn halves<S: Simd, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let signed = T::BITS == 8;
-        let offset = if signed { S::SIGNED_OFFSET } else { T::OFFSET };
-        let (a, b) = (S::splat_i32(-offset * block.sum(0)), S::splat_i32(-offset * block.sum(1)));
-        let (a, b) = if signed {
-            (S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16)))
-        } else {
-            (dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16)))
-        };
+        let [a, b] = half_products::<S, T>(w, x, [block.sum(0), block.sum(1)]);
         let a = S::mul(S::to_float(a), S::splat(block.d[0]));
-        if !T::SPLIT {
-            let both = S::fma(S::to_float(b), S::splat(block.d[1]), a);
-            return S::fma(both, scales.d[0], sum);
+        S::fma(S::fma(S::to_float(b), S::splat(block.d[1]), a), scales.d[0], sum)
+    }
+}
+
+/// The products of both halves of a tile with halves of activations whose sums are `sum`.
+#[inline(always)]
+unsafe fn half_products<S: Simd, T: Tile>(w: &[S::I; 8], x: *const i8, sum: [i32; 2]) -> [S::I; 2] {
+    // SAFETY: as `PackedKernel` demands.
+    unsafe {
+        let offset = if T::BITS == 8 { S::SIGNED_OFFSET } else { T::OFFSET };
+        let (a, b) = (S::splat_i32(-offset * sum[0]), S::splat_i32(-offset * sum[1]));
+        match T::BITS {
+            8 => [S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16))],
+            _ => [dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16))],
         }
-        let b = S::mul(S::to_float(b), S::splat(block.d[1]));
-        let mut sum = S::fma(b, scales.d[1], S::fma(a, scales.d[0], sum));
+    }
+}
+
+/// Adds the products of tile `i` of a super-block, in units of the activations' scale.
+#[inline(always)]
+unsafe fn accumulate_part<S: Simd, T: Tile, const N: usize>(
+    head: *const u8,
+    tile: *const u8,
+    row: usize,
+    acts: Quantized,
+    (block, i): (usize, usize),
+    sums: &mut [S::F; N],
+) {
+    // SAFETY: as `PackedKernel` demands.
+    unsafe {
+        let w = T::numbers::<S>(tile, row);
+        let scales = T::scales::<S>(head, tile, row);
+        for t in 0..N {
+            let acts = &*acts.super_block(t, block);
+            let x = acts.q.as_ptr().add(i * BLOCK);
+            let [a, b] = half_products::<S, T>(&w, x, [acts.sum(2 * i), acts.sum(2 * i + 1)]);
+            let (a, b) = (S::shift_left(a, acts.shift[2 * i]), S::shift_left(b, acts.shift[2 * i + 1]));
+            sums[t] = match T::SPLIT {
+                true => S::fma(S::to_float(b), scales.d[1], S::fma(S::to_float(a), scales.d[0], sums[t])),
+                false => S::fma(S::to_float(S::add_i32(a, b)), scales.d[0], sums[t]),
+            };
+        }
+    }
+}
+
+/// Adds the products with the minimums of a super-block; after the last, makes sums of what is in units of its scale.
+#[inline(always)]
+unsafe fn finish_super_block<S: Simd, T: Tile, const N: usize>(
+    head: *const u8,
+    row: usize,
+    acts: Quantized,
+    block: usize,
+    blocks: usize,
+    sums: &mut [S::F; N],
+) {
+    // SAFETY: as `PackedKernel` demands.
+    unsafe {
         if T::MINIMUM {
-            sum = S::fma(scales.m[0], S::splat(block.scaled_sum(0)), sum);
-            sum = S::fma(scales.m[1], S::splat(block.scaled_sum(1)), sum);
+            let mut minimums = [[S::splat(0.0); 2]; 8];
+            for i in 0..T::TILES {
+                minimums[i] = T::scales::<S>(head, head.add(T::HEAD + i * T::BYTES), row).m;
+            }
+            let scale = S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT));
+            for t in 0..N {
+                let acts = &*acts.super_block(t, block);
+                // Integers of 24 bits: exact.
+                let mut products = [S::splat(0.0); 2];
+                for i in 0..T::TILES {
+                    if T::SPLIT {
+                        for half in 0..2 {
+                            let sum = S::splat(f32::from(acts.sums[2 * i + half]));
+                            products[half] = S::fma(minimums[i][half], sum, products[half]);
+                        }
+                    } else {
+                        let sum = S::splat(acts.tile_sums_f32[i]);
+                        products[i % 2] = S::fma(minimums[i][0], sum, products[i % 2]);
+                    }
+                }
+                sums[t] = S::fma(S::add(products[0], products[1]), scale, sums[t]);
+            }
         }
-        sum
+        if block + 1 == blocks {
+            for t in 0..N {
+                sums[t] = S::mul(sums[t], S::splat((*acts.super_block(t, block)).d));
+            }
+        }
     }
 }
 

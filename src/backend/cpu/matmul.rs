@@ -20,7 +20,6 @@ use super::memory::Line;
 use super::pack::{COLUMNS, Layout, ROWS};
 use super::panels::{self, Panels, panels};
 use super::pool::Pool;
-use super::quantize::Joined;
 use super::rows::Rows;
 use grid::Grid;
 
@@ -130,7 +129,10 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
     acts.value(pool);
     for matrix in matrices.iter().filter(|matrix| !(exact || tiled && on_tiles(matrix))) {
         if kernel(matrix.tensor_type(), isa).is_some() {
-            acts.quantize(isa, pool);
+            match Layout::of(matrix.tensor_type()).is_some_and(|layout| layout.tiles > 1) {
+                true => acts.quantize_super_blocks(isa, pool),
+                false => acts.quantize(isa, pool),
+            }
         }
         if matrix.has_packed_halves() {
             acts.round(isa, pool);
@@ -200,14 +202,12 @@ impl Part<'_> {
     /// A panel of two groups of long rows is made and multiplied in parts. If the activations of all parts do not fit the cache,
     /// some panels take turns with each part, and their sums are kept meanwhile.
     fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
-        let tiles = acts.columns() / COLUMNS;
-        let part = panels.part(tiles);
-        // Bytes of a block of activations, and of its scales.
-        let block = COLUMNS + size_of::<Joined>();
-        let most = (PANEL_ACTS / (part * block).max(1)).max(panels::LEAST_ROWS);
+        let blocks = acts.columns() / COLUMNS / layout.tiles;
+        let part = panels.part(blocks);
+        let most = (PANEL_ACTS / (part * panels.acts).max(1)).max(panels::LEAST_ROWS);
         let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1));
         let pair = panels::GROUPS * ROWS * height;
-        let together = if height * tiles * block <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
+        let together = if height * blocks * panels.acts <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
         UNFOLDED.with_borrow_mut(|(panel, sums)| {
             panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
             sums.resize(sums.len().max(together * pair), 0.0);
@@ -215,12 +215,12 @@ impl Part<'_> {
                 let end = rows.end.min(first + height);
                 for start in groups.clone().step_by(together * panels::GROUPS) {
                     let turn = start..groups.end.min(start + together * panels::GROUPS);
-                    for tile in (0..tiles).step_by(part) {
-                        let tiles = tile..tiles.min(tile + part);
+                    for block in (0..blocks).step_by(part) {
+                        let blocks = block..blocks.min(block + part);
                         for (group, sums) in turn.clone().step_by(panels::GROUPS).zip(sums.chunks_exact_mut(pair)) {
                             let groups = group..turn.end.min(group + panels::GROUPS);
                             let panel = panel.as_mut_ptr().cast();
-                            self.run_panel(layout, panels, acts, first..end, groups, tiles.clone(), panel, sums);
+                            self.run_panel(layout, panels, acts, first..end, groups, blocks.clone(), panel, sums);
                         }
                     }
                 }
@@ -228,7 +228,7 @@ impl Part<'_> {
         });
     }
 
-    /// Makes a panel of some tiles of one or two groups, and multiplies it by rows of activations.
+    /// Makes a panel of some blocks of one or two groups, and multiplies it by rows of activations.
     #[allow(clippy::too_many_arguments)] // three ranges, and two places to write
     fn run_panel(
         &self,
@@ -237,27 +237,27 @@ impl Part<'_> {
         acts: &Acts,
         rows: Range<usize>,
         groups: Range<usize>,
-        tiles: Range<usize>,
+        blocks: Range<usize>,
         panel: *mut u8,
         sums: &mut [f32],
     ) {
-        let all = acts.columns() / COLUMNS;
+        let all = acts.columns() / COLUMNS / layout.tiles;
         let (row, n) = (groups.start * ROWS, groups.len());
         SCRATCH.with_borrow_mut(|(scratch, _)| {
             let bytes = self.matrix.groups_of(layout, groups.start, n, scratch);
-            assert!(bytes.len() * layout.tiles == n * all * layout.block() && tiles.end <= all);
-            let group = tiles.len() * panels.tile;
+            assert!(bytes.len() == n * all * layout.block() && blocks.end <= all);
+            let group = blocks.len() * panels.block;
             assert!(n * group <= panels::PANEL);
             for (i, bytes) in bytes.chunks_exact(bytes.len() / n).enumerate() {
-                // SAFETY: the processor has AVX-512; a group of all tiles, and room for these of each.
-                unsafe { (panels.unfold)(bytes.as_ptr(), tiles.start, tiles.len(), panel.add(i * group)) };
+                // SAFETY: the processor has AVX-512; a group of all blocks, and room for these of each.
+                unsafe { (panels.unfold)(bytes.as_ptr(), blocks.start, blocks.len(), panel.add(i * group)) };
             }
-            // The last tiles' kernels write where the products belong, unless there is a bias or padding.
-            let last = tiles.end == all;
+            // The last blocks' kernels write where the products belong, unless there is a bias or padding.
+            let last = blocks.end == all;
             let direct = last && self.bias.is_none() && row + n * ROWS <= self.matrix.rows();
             // What the next groups are, fetched once.
-            let unread = if tiles.start == 0 { bytes.len() } else { 0 };
-            let (lines, fetched) = panels.lines(unread, rows.len(), tiles.len());
+            let unread = if blocks.start == 0 { bytes.len() } else { 0 };
+            let (lines, fetched) = panels.lines(unread, rows.len(), blocks.len());
             let mut next = bytes.as_ptr_range().end;
             let mut at = rows.start;
             while at < rows.end {
@@ -268,9 +268,10 @@ impl Part<'_> {
                 let block = panels::Block {
                     panel,
                     group,
-                    count: tiles.len(),
-                    acts: &Quantized::rows(acts, at, false).skip_blocks(tiles.start),
-                    sums: if tiles.start > 0 { sums } else { std::ptr::null() },
+                    count: blocks.len(),
+                    last,
+                    acts: &Quantized::rows(acts, at, false).skip_tiles(blocks.start * layout.tiles),
+                    sums: if blocks.start > 0 { sums } else { std::ptr::null() },
                     out,
                     out_stride: if direct { self.out.width() } else { panels::GROUPS * ROWS },
                     accumulate: direct && self.accumulate,

@@ -6,7 +6,8 @@
 //!
 //! What bounds it: of four vector ports two multiply. For a tile, a row and a group they have 8 products of bytes, a
 //! multiplication and an addition (10, which leaves 80 % of the peak to products), with a minimum one more (73 %); where halves are
-//! scaled apart three (73 %), or four (67 %) with scales of their own.
+//! scaled apart three (73 %). In [super-blocks](super_blocks) they have an addition and an eighth (88 %), with minimums 1.75 (82 %), with
+//! scales for halves 2.125 (79 %).
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
@@ -15,10 +16,13 @@ use std::arch::x86_64::*;
 use super::features::Isa;
 use super::kernels::Quantized;
 use super::pack::ROWS;
-use super::quantize::{HALVES_OFFSET, JOINED_OFFSET};
-use super::simd::{Avx512Vnni, shift_right};
+use super::quantize::{BLOCK, HALVES_OFFSET, Joined, STARTS_OFFSET, SuperBlock};
+use super::simd::Avx512Vnni;
 use super::tiles::{self, Tile};
 use crate::quant::TensorType;
+
+mod blocks;
+mod super_blocks;
 
 /// Rows of activations from which on unfolding pays.
 pub(super) const LEAST_ROWS: usize = 12;
@@ -33,23 +37,25 @@ const SCALES: usize = 4 * ROWS;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Unfolds `count` tiles from `first` of the packed group at `group`.
+/// Unfolds `count` blocks from `first` of the packed group at `group`.
 ///
 /// # Safety
-/// AVX-512 with VNNI, a group with these tiles, and room for them at `out`, on a cache line.
+/// AVX-512 with VNNI, a group with these blocks, and room for them at `out`, on a cache line.
 pub(super) type Unfold = unsafe fn(group: *const u8, first: usize, count: usize, out: *mut u8);
 
 /// What a kernel reads and where its sums go.
 #[derive(Clone, Copy)]
 pub(super) struct Block<'a> {
-    /// Tiles of the first group; those of the second lie `group` bytes further.
+    /// Blocks of the first group; those of the second lie `group` bytes further.
     pub panel: *const u8,
     pub group: usize,
-    /// Tiles of each group.
+    /// Blocks of each group.
     pub count: usize,
-    /// Rows of activations, from the first of these tiles.
+    /// They are the last ones of a row.
+    pub last: bool,
+    /// Rows of activations, from the first of these blocks.
     pub acts: &'a Quantized,
-    /// Sums over the tiles before these, `[rows][GROUPS][16]`; null: none.
+    /// Sums over the blocks before these, `[rows][GROUPS][16]`; null: none.
     pub sums: *const f32,
     /// Where the sums go: `[rows][out_stride]`, of which 16 for each group are used.
     pub out: *mut f32,
@@ -61,55 +67,76 @@ pub(super) struct Block<'a> {
     pub lines: usize,
 }
 
-/// Multiplies the tiles of one or two groups by `N` rows of activations.
+/// Multiplies the blocks of one or two groups by `N` rows of activations.
 ///
 /// # Safety
-/// AVX-512 with VNNI; as many tiles, groups, rows and sums as the kernel takes.
+/// AVX-512 with VNNI; as many blocks, groups, rows and sums as the kernel takes.
 pub(super) type PanelKernel = unsafe fn(block: &Block);
 
 /// What multiplies a format in panels.
 pub(super) struct Panels {
     tensor_type: TensorType,
     pub unfold: Unfold,
-    /// Bytes of a tile in the panel.
-    pub tile: usize,
+    /// Tiles of a block.
+    tiles: usize,
+    /// Bytes of a block in the panel,
+    pub block: usize,
+    /// and of as many activations.
+    pub acts: usize,
     /// Rows of activations that kernels take at once, from the most to 1.
     pub widths: &'static [usize],
     /// For one group and for two, for each of the widths.
     pub run: [&'static [PanelKernel]; GROUPS],
 }
 
-/// Bytes of an unfolded tile.
+/// Bytes of an unfolded tile; of one in a super-block without its minimums.
 const fn tile_bytes(split: bool, minimum: bool) -> usize {
-    NUMBERS + SCALES * (1 + split as usize) * (1 + minimum as usize)
+    NUMBERS + SCALES * (1 + split as usize + minimum as usize)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mut u8) {
     // SAFETY: as `Unfold` demands.
     unsafe {
-        // What makes numbers of halves that are scaled apart positive.
-        let add = _mm512_set1_epi8((if T::MINIMUM { 0 } else { HALVES_OFFSET - T::OFFSET }) as i8);
         for i in 0..count {
-            let head = group.add((first + i) / T::TILES * (T::HEAD + T::TILES * T::BYTES));
-            let tile = head.add(T::HEAD + (first + i) % T::TILES * T::BYTES);
-            let out = out.add(i * tile_bytes(T::SPLIT, T::MINIMUM));
-            let mut numbers = T::numbers::<Avx512Vnni>(tile, 0);
-            if T::JOINED {
-                numbers = tiles::joined_numbers::<Avx512Vnni, T>(numbers, true);
-            }
-            for j in 0..8 {
-                let w = if T::JOINED { numbers[j] } else { _mm512_add_epi8(numbers[j], add) };
-                _mm512_store_si512(out.add(64 * j).cast(), w);
-            }
-            let scales = T::scales::<Avx512Vnni>(head, tile, 0);
-            let halves = if T::SPLIT { 2 } else { 1 };
-            for half in 0..halves {
-                _mm512_store_ps(out.add(NUMBERS + half * SCALES).cast(), scales.d[half]);
-                if T::MINIMUM {
-                    _mm512_store_ps(out.add(NUMBERS + (halves + half) * SCALES).cast(), scales.m[half]);
+            let head = group.add((first + i) * (T::HEAD + T::TILES * T::BYTES));
+            let out = out.add(i * block_bytes::<T>());
+            for j in 0..T::TILES {
+                let tile = head.add(T::HEAD + j * T::BYTES);
+                let minimum = T::MINIMUM && T::TILES == 1;
+                let out = out.add(j * tile_bytes(T::SPLIT, minimum));
+                unfold_tile::<T>(head, tile, out);
+                if minimum {
+                    let scales = T::scales::<Avx512Vnni>(head, tile, 0);
+                    _mm512_store_ps(out.add(NUMBERS + SCALES).cast(), scales.m[0]);
                 }
             }
+            if T::MINIMUM && T::TILES > 1 {
+                super_blocks::unfold_minimums::<T>(head, out.add(T::TILES * tile_bytes(T::SPLIT, false)));
+            }
+        }
+    }
+}
+
+/// A tile's numbers and scales.
+#[inline(always)]
+unsafe fn unfold_tile<T: Tile>(head: *const u8, tile: *const u8, out: *mut u8) {
+    // SAFETY: as `Unfold` demands.
+    unsafe {
+        // What makes numbers positive, or as far from it as activations expect.
+        let offset = if T::TILES == 1 { HALVES_OFFSET } else { STARTS_OFFSET };
+        let add = _mm512_set1_epi8((if T::MINIMUM { 0 } else { offset - T::OFFSET }) as i8);
+        let mut numbers = T::numbers::<Avx512Vnni>(tile, 0);
+        if T::JOINED {
+            numbers = tiles::joined_numbers::<Avx512Vnni, T>(numbers, true);
+        }
+        for j in 0..8 {
+            let w = if T::JOINED { numbers[j] } else { _mm512_add_epi8(numbers[j], add) };
+            _mm512_store_si512(out.add(64 * j).cast(), w);
+        }
+        let scales = T::scales::<Avx512Vnni>(head, tile, 0);
+        for half in 0..1 + usize::from(T::SPLIT) {
+            _mm512_store_ps(out.add(NUMBERS + half * SCALES).cast(), scales.d[half]);
         }
     }
 }
@@ -154,12 +181,12 @@ unsafe fn end<const N: usize, const G: usize>(block: &Block, sums: &[[__m512; G]
     }
 }
 
-/// Adds the products of words `4 · HALF..` of a tile of each group: a half of its columns.
+/// Adds the products of words `4 · HALF..` of a tile of each group with those of each row of activations, whose words begin at `x`.
 #[inline(always)]
 unsafe fn half<const N: usize, const G: usize, const HALF: usize>(
     block: &Block,
     tile: *const u8,
-    i: usize,
+    x: impl Fn(usize) -> *const i8,
     products: &mut [[__m512i; G]; N],
 ) {
     // SAFETY: as `PanelKernel` demands.
@@ -170,7 +197,7 @@ unsafe fn half<const N: usize, const G: usize, const HALF: usize>(
                 w[g] = _mm512_load_si512(tile.add(g * block.group + 64 * j).cast());
             }
             for t in 0..N {
-                let x = _mm512_set1_epi32(block.acts.numbers(t, i).cast::<i32>().add(j).read_unaligned());
+                let x = _mm512_set1_epi32(x(t).cast::<i32>().add(j).read_unaligned());
                 for g in 0..G {
                     products[t][g] = _mm512_dpbusd_epi32(products[t][g], w[g], x);
                 }
@@ -179,138 +206,62 @@ unsafe fn half<const N: usize, const G: usize, const HALF: usize>(
     }
 }
 
-/// The sums of both halves, joined: formats of up to five bits.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn joined<const N: usize, const G: usize, const MINIMUM: bool>(block: &Block) {
-    // SAFETY: as `PanelKernel` demands.
-    unsafe {
-        let mut sums = begin::<N, G>(block);
-        for i in 0..block.count {
-            fetch(block, i);
-            let tile = block.panel.add(i * tile_bytes(false, MINIMUM));
-            let mut products = [[_mm512_setzero_si512(); G]; N];
-            for t in 0..N {
-                let scale = &*block.acts.joined(t, i);
-                let start = scale.start_of(if MINIMUM { 0 } else { JOINED_OFFSET });
-                products[t] = [_mm512_set1_epi32(start); G];
-            }
-            half::<N, G, 0>(block, tile, i, &mut products);
-            for t in 0..N {
-                let shift = _mm512_set1_epi32((*block.acts.joined(t, i)).shift);
-                for g in 0..G {
-                    products[t][g] = shift_right(products[t][g], shift);
-                }
-            }
-            half::<N, G, 1>(block, tile, i, &mut products);
-            for t in 0..N {
-                let scale = &*block.acts.joined(t, i);
-                let (d, s) = (_mm512_set1_ps(scale.d), _mm512_set1_ps(scale.s));
-                for g in 0..G {
-                    let scales = tile.add(g * block.group + NUMBERS).cast::<f32>();
-                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[t][g]), d);
-                    sums[t][g] = _mm512_fmadd_ps(scaled, _mm512_load_ps(scales), sums[t][g]);
-                    if MINIMUM {
-                        sums[t][g] = _mm512_fmadd_ps(_mm512_load_ps(scales.add(ROWS)), s, sums[t][g]);
-                    }
-                }
-            }
-        }
-        end(block, &sums);
-    }
-}
-
-/// Each half's sum scaled apart: formats of more bits (one scale for both halves), or with scales of their own.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn halves<const N: usize, const G: usize, const SPLIT: bool, const MINIMUM: bool>(block: &Block) {
-    // SAFETY: as `PanelKernel` demands.
-    unsafe {
-        let mut sums = begin::<N, G>(block);
-        for i in 0..block.count {
-            fetch(block, i);
-            let tile = block.panel.add(i * tile_bytes(SPLIT, MINIMUM));
-            let scales = |g: usize, n: usize| tile.wrapping_add(g * block.group + NUMBERS + n * SCALES).cast::<f32>();
-            let mut first = [[_mm512_setzero_ps(); G]; N];
-            for h in 0..2 {
-                let mut products = [[_mm512_setzero_si512(); G]; N];
-                for t in 0..N {
-                    let start = if MINIMUM { 0 } else { (*block.acts.halves(t, i)).start[h] };
-                    products[t] = [_mm512_set1_epi32(start); G];
-                }
-                if h == 0 {
-                    half::<N, G, 0>(block, tile, i, &mut products);
-                } else {
-                    half::<N, G, 1>(block, tile, i, &mut products);
-                }
-                for t in 0..N {
-                    let d = _mm512_set1_ps((*block.acts.halves(t, i)).d[h]);
-                    for g in 0..G {
-                        let sum = _mm512_cvtepi32_ps(products[t][g]);
-                        if SPLIT {
-                            let sum = _mm512_mul_ps(sum, d);
-                            sums[t][g] = _mm512_fmadd_ps(sum, _mm512_load_ps(scales(g, h)), sums[t][g]);
-                        } else if h == 0 {
-                            first[t][g] = _mm512_mul_ps(sum, d);
-                        } else {
-                            let both = _mm512_fmadd_ps(sum, d, first[t][g]);
-                            sums[t][g] = _mm512_fmadd_ps(both, _mm512_load_ps(scales(g, 0)), sums[t][g]);
-                        }
-                    }
-                }
-            }
-            if MINIMUM {
-                for h in 0..2 {
-                    for t in 0..N {
-                        let s = _mm512_set1_ps((*block.acts.halves(t, i)).scaled_sum(h));
-                        for g in 0..G {
-                            sums[t][g] = _mm512_fmadd_ps(_mm512_load_ps(scales(g, 2 + h)), s, sums[t][g]);
-                        }
-                    }
-                }
-            }
-        }
-        end(block, &sums);
-    }
-}
-
-/// Six rows of two groups are 24 vectors of sums, which leaves room for the weights; halves that are scaled apart need more.
+/// Six rows of two groups are 24 vectors of sums, which leaves room for the weights; halves that are scaled or shifted apart need more.
 const JOINED_WIDTHS: &[usize] = &[6, 4, 2, 1];
 const HALVES_WIDTHS: &[usize] = &[4, 2, 1];
 
+/// A kernel for each of [`JOINED_WIDTHS`], for one group and for two; its constants follow those numbers.
 macro_rules! joined {
+    ($minimum:literal) => {
+        [joined!(1, $minimum), joined!(2, $minimum)]
+    };
     ($groups:literal, $minimum:literal) => {
         &[
-            joined::<6, $groups, $minimum>,
-            joined::<4, $groups, $minimum>,
-            joined::<2, $groups, $minimum>,
-            joined::<1, $groups, $minimum>,
+            blocks::joined::<6, $groups, $minimum>,
+            blocks::joined::<4, $groups, $minimum>,
+            blocks::joined::<2, $groups, $minimum>,
+            blocks::joined::<1, $groups, $minimum>,
         ]
     };
 }
 
+/// The same for each of [`HALVES_WIDTHS`].
 macro_rules! halves {
-    ($groups:literal, $split:literal, $minimum:literal) => {
-        &[
-            halves::<4, $groups, $split, $minimum>,
-            halves::<2, $groups, $split, $minimum>,
-            halves::<1, $groups, $split, $minimum>,
-        ]
+    ($kernel:path $(, $constant:literal)*) => {
+        [halves!(@groups $kernel, 1 $(, $constant)*), halves!(@groups $kernel, 2 $(, $constant)*)]
     };
+    (@groups $kernel:path, $groups:literal $(, $constant:literal)*) => {{
+        use $kernel as kernel;
+        &[kernel::<4, $groups $(, $constant)*>, kernel::<2, $groups $(, $constant)*>, kernel::<1, $groups $(, $constant)*>]
+    }};
+}
+
+/// Bytes of an unfolded block.
+const fn block_bytes<T: Tile>() -> usize {
+    match (T::TILES, T::MINIMUM) {
+        (1, minimum) => tile_bytes(T::SPLIT, minimum),
+        (tiles, minimum) => tiles * tile_bytes(T::SPLIT, false) + super_blocks::minimums_bytes(T::SPLIT, minimum),
+    }
 }
 
 impl Panels {
     const fn new<T: Tile>() -> Panels {
-        assert!(T::JOINED || T::SPLIT || !T::MINIMUM, "one minimum for halves that are scaled apart");
-        let run: [&'static [PanelKernel]; GROUPS] = match (T::JOINED, T::SPLIT, T::MINIMUM) {
-            (true, _, false) => [joined!(1, false), joined!(2, false)],
-            (true, _, true) => [joined!(1, true), joined!(2, true)],
-            (false, false, _) => [halves!(1, false, false), halves!(2, false, false)],
-            (false, true, false) => [halves!(1, true, false), halves!(2, true, false)],
-            (false, true, true) => [halves!(1, true, true), halves!(2, true, true)],
+        assert!(T::TILES == 8 || !T::SPLIT && (T::JOINED || !T::MINIMUM), "there is no kernel for such blocks");
+        let run: [&'static [PanelKernel]; GROUPS] = match (T::TILES, T::SPLIT, T::MINIMUM) {
+            (1, _, false) if T::JOINED => joined!(false),
+            (1, _, true) => joined!(true),
+            (1, _, false) => halves!(blocks::halves),
+            (_, false, false) => halves!(super_blocks::multiply, false, false),
+            (_, false, true) => halves!(super_blocks::multiply, false, true),
+            (_, true, false) => halves!(super_blocks::multiply, true, false),
+            (_, true, true) => halves!(super_blocks::multiply, true, true),
         };
         Panels {
             tensor_type: T::TYPE,
             unfold: unfold::<T>,
-            tile: tile_bytes(T::SPLIT, T::MINIMUM),
+            tiles: T::TILES,
+            block: block_bytes::<T>(),
+            acts: if T::TILES == 1 { BLOCK + size_of::<Joined>() } else { size_of::<SuperBlock>() },
             widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
             run,
         }
@@ -323,16 +274,17 @@ impl Panels {
 
     /// Cache lines that each tile of a kernel has to ask for, so that `bytes` are fetched while `rows` rows of
     /// activations are multiplied; and the bytes that a kernel's tiles then ask for.
-    pub fn lines(&self, bytes: usize, rows: usize, tiles: usize) -> (usize, usize) {
+    pub fn lines(&self, bytes: usize, rows: usize, blocks: usize) -> (usize, usize) {
+        let tiles = blocks * self.tiles;
         let runs = rows.div_ceil(self.widths.first().copied().unwrap_or(1)).max(1);
         let lines = bytes.div_ceil(runs * tiles.max(1) * LINE);
         (lines, lines * tiles * LINE)
     }
 
-    /// The tiles of each group that a panel of `tiles` tiles is cut into: equal parts that the first-level cache holds.
-    pub fn part(&self, tiles: usize) -> usize {
-        let most = PANEL / (GROUPS * self.tile);
-        tiles.div_ceil(tiles.div_ceil(most).max(1))
+    /// The blocks of each group that a panel of `blocks` blocks is cut into: equal parts that the first-level cache holds.
+    pub fn part(&self, blocks: usize) -> usize {
+        let most = PANEL / (GROUPS * self.block);
+        blocks.div_ceil(blocks.div_ceil(most).max(1))
     }
 }
 

@@ -1,4 +1,5 @@
-//! Rows of activations quantised to 8 bits: one form for every weight format.
+//! Rows of activations quantised to 8 bits: one form for every weight format in blocks of 32, another for those in
+//! [super-blocks](super_blocks).
 //!
 //! A row is cut into blocks of 32. Each half of a block has a scale `d ≥ max|x| / 127` of its own, and the two differ by a
 //! power of two, `d₀ = 2ᵏ · d₁`. So the integer sums of both halves can be joined, the first one shifted by `k`, before they are
@@ -13,6 +14,9 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a lane, in several arrays at once
 
 use super::features::Isa;
+pub use super_blocks::{STARTS_OFFSET, SUMS_UNIT, SUPER_BLOCK, SuperBlock, quantize_super_blocks};
+
+mod super_blocks;
 
 /// Elements of a block.
 pub const BLOCK: usize = 32;
@@ -43,12 +47,6 @@ impl Halves {
     #[inline(always)]
     pub fn sum(&self, half: usize) -> i32 {
         -(self.start[half] >> HALVES_OFFSET.ilog2())
-    }
-
-    /// `d · Σ q` of a half.
-    #[inline(always)]
-    pub fn scaled_sum(&self, half: usize) -> f32 {
-        self.d[half] * self.sum(half) as f32
     }
 }
 
@@ -213,7 +211,7 @@ pub fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], halves: &mut [Halves
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{HALF, Halves, Joined, ROUNDER, Unit, row};
+    use super::{HALF, Halves, Joined, ROUNDER, SuperBlock, Unit, row, super_blocks};
 
     /// The sum of 16 numbers.
     #[inline(always)]
@@ -312,6 +310,22 @@ mod x86 {
     pub unsafe fn row_avx2(values: &[f32], q: &mut [i8], halves: &mut [Halves], joined: &mut [Joined]) {
         // SAFETY: the instruction set is the function's.
         unsafe { row::<Avx2>(values, q, halves, joined) }
+    }
+
+    /// # Safety
+    /// The instruction set.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    pub unsafe fn super_blocks_avx512(values: &[f32], blocks: &mut [SuperBlock]) {
+        // SAFETY: the instruction set is the function's.
+        unsafe { super_blocks::row::<Avx512>(values, blocks) }
+    }
+
+    /// # Safety
+    /// The instruction set.
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn super_blocks_avx2(values: &[f32], blocks: &mut [SuperBlock]) {
+        // SAFETY: the instruction set is the function's.
+        unsafe { super_blocks::row::<Avx2>(values, blocks) }
     }
 }
 

@@ -55,6 +55,19 @@ pub(super) fn shift_right(a: __m512i, by: __m512i) -> __m512i {
     out
 }
 
+/// Lanes to the left by those of `by`. (Written out for the same reason.)
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn shift_left(a: __m512i, by: __m512i) -> __m512i {
+    let out: __m512i;
+    // SAFETY: registers alone are touched.
+    unsafe {
+        std::arch::asm!("vpsllvd {}, {}, {}", lateout(zmm_reg) out, in(zmm_reg) a, in(zmm_reg) by,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
 /// Rows and columns of 16 × 16 words of four bytes exchanged: in four rounds, of 4, 8, 16 and 32 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -111,6 +124,8 @@ pub(super) trait Simd: Copy {
     unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
     /// `a >> shift` of each lane.
     unsafe fn shift_right(a: Self::I, shift: i32) -> Self::I;
+    /// `a << shift` of each lane.
+    unsafe fn shift_left(a: Self::I, shift: i32) -> Self::I;
     /// Bytes of less than 32 to the left by [`PRE_SHIFT`].
     unsafe fn pre_shifted(a: Self::I) -> Self::I;
     unsafe fn add_u8(a: Self::I, b: Self::I) -> Self::I;
@@ -218,6 +233,10 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn shift_right(a: __m512i, shift: i32) -> __m512i {
         unsafe { shift_right(a, _mm512_set1_epi32(shift)) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left(a: __m512i, shift: i32) -> __m512i {
+        unsafe { shift_left(a, _mm512_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn pre_shifted(a: __m512i) -> __m512i {
@@ -393,6 +412,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn shift_right(a: __m256i, shift: i32) -> __m256i {
         unsafe { _mm256_srav_epi32(a, _mm256_set1_epi32(shift)) }
+    }
+    #[inline(always)]
+    unsafe fn shift_left(a: __m256i, shift: i32) -> __m256i {
+        unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn pre_shifted(a: __m256i) -> __m256i {

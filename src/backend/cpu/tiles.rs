@@ -7,7 +7,8 @@ use super::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::blocks::{E2M1_DOUBLED, IQ4_VALUES};
 
-/// The scales of a tile's rows: `w = d · (q − OFFSET) + m`, apart for each half of the columns.
+/// The scales of a tile's rows: `w = d · (q − OFFSET) + m`, apart for each half of the columns; in super-blocks
+/// `w = d · (q − OFFSET) − dmin · m`.
 pub(super) struct Scales<S: Simd> {
     pub d: [S::F; 2],
     pub m: [S::F; 2],
@@ -25,7 +26,7 @@ pub(super) trait Tile {
     /// Rows have a minimum.
     const MINIMUM: bool = false;
     /// The sums of both halves are joined before they are scaled: see [`Joined`](super::quantize::Joined).
-    const JOINED: bool = !Self::SPLIT && Self::BITS <= 5;
+    const JOINED: bool = Self::TILES == 1 && Self::BITS <= 5;
     /// What is subtracted from [`joined_numbers`].
     const JOINED_AS: i32 = if Self::MINIMUM { 0 } else { JOINED_OFFSET };
     /// Tiles of a block, bytes before them, and bytes of one: as the format's layout has them.
@@ -44,6 +45,16 @@ pub(super) trait Tile {
     /// # Safety
     /// As [`Tile::numbers`], and the block's head at `head`.
     unsafe fn scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> Scales<S>;
+
+    /// Of a super-block with minimums: `dmin` of rows from `row`.
+    ///
+    /// # Safety
+    /// As [`Tile::scales`].
+    #[inline(always)]
+    unsafe fn dmin<S: Simd>(head: *const u8, row: usize) -> S::F {
+        // SAFETY: as demanded: `d` of 16 rows stands before it.
+        unsafe { S::load_f16(head.add(32 + 2 * row)) }
+    }
 }
 
 /// Numbers as sums of many rows that are joined want them: with one offset for all formats, and, if `shifted`, those of the
@@ -223,13 +234,12 @@ unsafe fn d_and_m<S: Simd>(tile: *const u8, row: usize) -> Scales<S> {
     }
 }
 
-/// Q4_K and Q5_K: `d · scale` and `−dmin · min`.
+/// Q4_K and Q5_K: `d · scale` and `min`.
 #[inline(always)]
 unsafe fn k4_scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> Scales<S> {
     unsafe {
         let d = S::mul(S::load_f16(head.add(2 * row)), S::load_u8(tile.add(row)));
-        let m = S::mul(S::load_f16(head.add(32 + 2 * row)), S::load_u8(tile.add(16 + row)));
-        let m = S::mul(m, S::splat(-1.0));
+        let m = S::load_u8(tile.add(16 + row));
         Scales { d: [d, d], m: [m, m] }
     }
 }
@@ -248,8 +258,8 @@ unsafe fn split_scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) ->
 #[inline(always)]
 unsafe fn q2_k_scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> Scales<S> {
     unsafe {
-        let (d, dmin) = (S::load_f16(head.add(2 * row)), S::load_f16(head.add(32 + 2 * row)));
-        let mut scales = Scales { d: [d, d], m: [dmin, dmin] };
+        let d = S::load_f16(head.add(2 * row));
+        let mut scales = Scales { d: [d, d], m: [d, d] };
         for half in 0..2 {
             let mut low = [0u8; 16];
             let mut high = [0u8; 16];
@@ -259,7 +269,7 @@ unsafe fn q2_k_scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> 
                 high[lane] = byte >> 4;
             }
             scales.d[half] = S::mul(d, S::load_u8(low.as_ptr()));
-            scales.m[half] = S::mul(S::mul(dmin, S::load_u8(high.as_ptr())), S::splat(-1.0));
+            scales.m[half] = S::load_u8(high.as_ptr());
         }
         scales
     }

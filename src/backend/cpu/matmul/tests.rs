@@ -4,10 +4,10 @@ use super::noise::{Noise, place, random_halves, random_rows};
 use super::*;
 use crate::backend::cpu::kernels::KERNELS;
 use crate::backend::cpu::memory::AlignedBuf;
-use crate::backend::cpu::quantize::PRE_SHIFT;
+use crate::backend::cpu::quantize::{PRE_SHIFT, SUMS_UNIT, SUPER_BLOCK};
 use crate::quant::{FORMATS, TensorType};
 
-fn acts(n: usize, columns: usize, isa: Isa, pool: &Pool, noise: &mut Noise) -> Acts {
+fn acts(n: usize, columns: usize, isa: Isa, noise: &mut Noise) -> Acts {
     let mut acts = Acts::new(n, columns, isa).expect("acts");
     acts.set_shape(n, columns);
     // Half blocks of very different size are beside each other, now and then.
@@ -15,31 +15,67 @@ fn acts(n: usize, columns: usize, isa: Isa, pool: &Pool, noise: &mut Noise) -> A
         let size = 3.0 * 4f32.powi((noise.float() * 4.0) as i32);
         half.iter_mut().for_each(|x| *x = noise.float() * size);
     }
-    acts.quantize(isa, pool);
     acts
 }
 
-/// Row `t` as the kernels see it: quantised, or not.
-fn row_of(acts: &Acts, t: usize, quantized: bool) -> Vec<f64> {
+/// How the kernels see activations.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Floats,
+    Blocks,
+    SuperBlocks,
+}
+
+impl Form {
+    fn of(tensor_type: TensorType, isa: Isa, exact: bool) -> Form {
+        match Layout::of(tensor_type).filter(|_| !exact && kernel(tensor_type, isa).is_some()) {
+            None => Form::Floats,
+            Some(layout) if layout.tiles == 1 => Form::Blocks,
+            Some(_) => Form::SuperBlocks,
+        }
+    }
+}
+
+/// Row `t` as the kernels see it.
+fn row_of(acts: &Acts, t: usize, form: Form) -> Vec<f64> {
     let columns = acts.columns();
+    let of_half = |i: usize| {
+        let halves = &acts.halves()[(t * columns + i) / 32];
+        f64::from(halves.d[i % 32 / 16]) * f64::from(acts.q()[t * columns + i])
+    };
+    let of_super_block = |i: usize| {
+        let block = &acts.super_blocks()[(t * columns + i) / SUPER_BLOCK];
+        let i = i % SUPER_BLOCK;
+        f64::from(block.d) * f64::from(i32::from(block.q[i]) << block.shift[i / 16])
+    };
     (0..columns)
-        .map(|i| match quantized {
-            true => {
-                f64::from(acts.halves()[(t * columns + i) / 32].d[i % 32 / 16]) * f64::from(acts.q()[t * columns + i])
-            }
-            false => f64::from(acts.values()[t * columns + i]),
+        .map(|i| match form {
+            Form::Floats => f64::from(acts.values()[t * columns + i]),
+            Form::Blocks => of_half(i),
+            Form::SuperBlocks => of_super_block(i),
         })
         .collect()
 }
 
-/// What may be lost where sums of a block's first half are shifted to the right: half a unit of the numbers' product, and so less than
-/// half of the greatest weight times the second half's scale.
-fn rounding(acts: &Acts, t: usize, weights: &[f32]) -> f64 {
+/// What may be lost where sums are rounded. Of a block's first half they are shifted to the right: half a unit of the numbers' product, and
+/// so less than half of the greatest weight times the second half's scale. In super-blocks sums of halves are rounded to units of their
+/// own, and multiplied by a minimum, which is not much more than the greatest weight.
+fn rounding(acts: &Acts, t: usize, weights: &[f32], form: Form) -> f64 {
+    let greatest = |weights: &[f32]| f64::from(weights.iter().fold(0f32, |most, w| most.max(w.abs())));
     let blocks = acts.columns() / 32;
-    let shifted =
-        acts.joined()[t * blocks..].iter().zip(weights.chunks(32)).filter(|(scale, _)| scale.shift > PRE_SHIFT);
-    let greatest = |weights: &[f32]| weights.iter().fold(0f32, |most, w| most.max(w.abs()));
-    shifted.map(|(scale, weights)| 0.5 * f64::from(scale.d * greatest(weights))).sum()
+    let blocks = t * blocks..(t + 1) * blocks;
+    match form {
+        Form::Floats => 0.0,
+        Form::Blocks => {
+            let scales = acts.joined()[blocks].iter().zip(weights.chunks(32));
+            let shifted = scales.filter(|(scale, _)| scale.shift > PRE_SHIFT);
+            shifted.map(|(scale, weights)| 0.5 * f64::from(scale.d) * greatest(weights)).sum()
+        }
+        Form::SuperBlocks => {
+            let unit = |block: usize| f64::from(acts.super_blocks()[block / 8].d * SUMS_UNIT);
+            blocks.zip(weights.chunks(32)).map(|(block, weights)| unit(block) * 1.5 * greatest(weights)).sum()
+        }
+    }
 }
 
 /// Compares all products with double precision; returns them.
@@ -47,16 +83,16 @@ fn check(name: &str, matrix: &Matrix, acts: &mut Acts, isa: Isa, pool: &Pool, ex
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let mut out = vec![f32::NAN; acts.rows() * rows];
     matmul(pool, isa, acts, &mut [Job { matrix, out: &mut out, bias: None, accumulate: false }], exact);
-    let quantized = !exact && kernel(matrix.tensor_type(), isa).is_some();
+    let form = Form::of(matrix.tensor_type(), isa, exact);
     let mut weights = vec![0.0; columns];
-    let x: Vec<Vec<f64>> = (0..acts.rows()).map(|t| row_of(acts, t, quantized)).collect();
+    let x: Vec<Vec<f64>> = (0..acts.rows()).map(|t| row_of(acts, t, form)).collect();
     for r in 0..rows {
         matrix.row(r, &mut weights);
         for (t, x) in x.iter().enumerate() {
             let terms = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * x);
             let (sum, size) = terms.fold((0.0, 0.0), |(sum, size), term| (sum + term, size + term.abs()));
             let found = f64::from(out[t * rows + r]);
-            let slack = if quantized { rounding(acts, t, &weights) } else { 0.0 };
+            let slack = rounding(acts, t, &weights, form);
             assert!(
                 (found - sum).abs() <= 3e-6 * size + slack + 1e-6,
                 "{name}: {rows} × {columns}, {} rows, [{t}][{r}] is {found}, not {sum}",
@@ -77,7 +113,7 @@ fn every_kernel_agrees_with_decoded_weights() {
             let columns = blocks * block;
             let bytes = random_rows(kernel.tensor_type, rows, columns, &mut noise);
             for n in [1, 2, 3, 7, 9, 67] {
-                let mut acts = acts(n, columns, kernel.isa, &pool, &mut noise);
+                let mut acts = acts(n, columns, kernel.isa, &mut noise);
                 let packed = place(kernel.tensor_type, rows, columns, &bytes, true, kernel.isa, &pool);
                 let plain = place(kernel.tensor_type, rows, columns, &bytes, false, kernel.isa, &pool);
                 let a = check(kernel.name, &packed, &mut acts, kernel.isa, &pool, false);
@@ -97,7 +133,7 @@ fn float_and_exact_products_agree_with_decoded_weights() {
             let columns = if format.block_elements == 1 { 77 } else { format.block_elements * 2 };
             let bytes = random_rows(format.tensor_type, 19, columns, &mut noise);
             for n in [1, 4, 6, 17, 27] {
-                let mut acts = acts(n, columns, isa, &pool, &mut noise);
+                let mut acts = acts(n, columns, isa, &mut noise);
                 let matrix = place(format.tensor_type, 19, columns, &bytes, true, isa, &pool);
                 check(format.name, &matrix, &mut acts, isa, &pool, true);
             }
@@ -120,14 +156,14 @@ fn halves_are_packed_in_12_bits_where_that_suits_them() {
             let bits = |matrix: &Matrix| (8 * matrix.bytes()).div_euclid(rows * columns);
             let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
             assert_eq!(bits(&matrix), if in_12_bits { 12 } else { 16 }, "{tensor_type:?} {in_12_bits}");
-            check(tensor_type.name(), &matrix, &mut acts(3, columns, isa, &pool, &mut noise), isa, &pool, true);
+            check(tensor_type.name(), &matrix, &mut acts(3, columns, isa, &mut noise), isa, &pool, true);
             // What the sample does not show: a row in the middle that has too many exceptions.
             for weight in bytes.chunks_exact_mut(2).skip(60 * columns).take(100) {
                 weight.copy_from_slice(&1u16.to_le_bytes());
             }
             let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
             assert_eq!(bits(&matrix), 16, "{tensor_type:?} {in_12_bits}");
-            check(tensor_type.name(), &matrix, &mut acts(3, columns, isa, &pool, &mut noise), isa, &pool, true);
+            check(tensor_type.name(), &matrix, &mut acts(3, columns, isa, &mut noise), isa, &pool, true);
         }
     }
 }
@@ -148,7 +184,7 @@ fn halves_of_many_rows_agree_with_weights_and_activations_in_bf16() {
             let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &pool);
             let mut weights = vec![0.0; columns];
             for n in [8, 9, 15, 300] {
-                let mut acts = acts(n, columns, isa, &pool, &mut noise);
+                let mut acts = acts(n, columns, isa, &mut noise);
                 let mut out = vec![0.0; n * rows];
                 let job = Job { matrix: &matrix, out: &mut out, bias: None, accumulate: false };
                 matmul(&pool, isa, &mut acts, &mut [job], false);
@@ -210,7 +246,7 @@ fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
             None => random_rows(tensor_type, rows, columns, &mut noise),
         };
         let one = Pool::new(1).expect("a pool");
-        let mut all = acts(N, columns, isa, &one, &mut noise);
+        let mut all = acts(N, columns, isa, &mut noise);
         let matrix = place(tensor_type, rows, columns, &bytes, true, isa, &one);
         let product = |pool: &Pool, acts: &mut Acts| {
             let mut out = vec![0.0; acts.rows() * rows];
@@ -229,7 +265,6 @@ fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
             let mut single = Acts::new(1, columns, isa).expect("acts");
             single.set_shape(1, columns);
             single.values_mut().copy_from_slice(&all.values()[t * columns..(t + 1) * columns]);
-            single.quantize(isa, &one);
             assert_eq!(expected[t * rows..(t + 1) * rows], product(&one, &mut single), "{}", tensor_type.name());
         }
     }
@@ -240,7 +275,7 @@ fn bias_and_accumulation() {
     let pool = Pool::new(2).expect("a pool");
     let mut noise = Noise(4);
     let bytes = random_rows(TensorType::Q8_0, 18, 64, &mut noise);
-    let mut acts = acts(2, 64, Isa::detect(), &pool, &mut noise);
+    let mut acts = acts(2, 64, Isa::detect(), &mut noise);
     let matrix = place(TensorType::Q8_0, 18, 64, &bytes, true, Isa::detect(), &pool);
     let bias: Vec<f32> = (0..18).map(|i| i as f32).collect();
     let mut run = |start: f32, bias: Option<&[f32]>, accumulate: bool| {
