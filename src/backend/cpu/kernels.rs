@@ -30,6 +30,7 @@ pub(super) struct Quantized {
 
 impl Quantized {
     /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
+    #[inline]
     pub fn rows(acts: &Acts, first: usize, ahead: bool) -> Quantized {
         let columns = acts.columns();
         let blocks = columns / BLOCK;

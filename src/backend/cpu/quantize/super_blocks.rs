@@ -38,18 +38,19 @@ pub struct SuperBlock {
     pub q: [i8; SUPER_BLOCK],
     /// Of each half, from 0 to 11.
     pub shift: [i32; HALVES],
-    /// `−128 · Σ q` of each half: where sums of products begin, of weights to which 128 was added.
-    pub start: [i32; HALVES],
-    /// `2^shift · Σ q / 256` of each half, rounded.
-    pub sums: [i16; HALVES],
-    /// The sum of both [`SuperBlock::sums`] of each tile,
+    /// The sum of both [`SuperBlock::sums`] of each tile.
     pub tile_sums: [i16; HALVES / 2],
-    /// and as a float.
-    pub tile_sums_f32: [f32; HALVES / 2],
     /// The scale.
     pub d: f32,
     /// The scale of the super-block before this one over this one's; 1 for the first.
     pub ratio: f32,
+    // (What not all kernels read stands behind the rest.)
+    /// `−128 · Σ q` of each half: where sums of products begin, of weights to which 128 was added.
+    pub start: [i32; HALVES],
+    /// `2^shift · Σ q / 256` of each half, rounded.
+    pub sums: [i16; HALVES],
+    /// [`SuperBlock::tile_sums`] as floats.
+    pub tile_sums_f32: [f32; HALVES / 2],
 }
 
 impl SuperBlock {
