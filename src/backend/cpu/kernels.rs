@@ -1,4 +1,4 @@
-//! The kernels: products of packed rows with several rows of activations, in one text for both instruction sets, and the
+//! The kernels: products of packed rows with several rows of activations, in one text for all instruction sets, and the
 //! table that says which may run where. Those of floats are in `floats`.
 //!
 //! Names are `format_isa`. A kernel's result for a row of activations does not depend on how many rows it is given.
@@ -7,7 +7,7 @@
 
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
+use super::simd::{Avx2, Avx512Vnni, AvxVnni, Simd, fetch};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::Acts;
 use crate::backend::cpu::quantize::{BLOCK, Halves, Joined};
@@ -157,7 +157,7 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
         let mut w = T::numbers::<S>(tile, row);
         let scales = T::scales::<S>(head, tile, row);
         // What is the same for all rows of activations is done to the weights, if there are enough rows.
-        let (prepared, shifted) = (T::JOINED && N > 2, S::LANES == ROWS);
+        let (prepared, shifted) = (T::JOINED && N > 2, !S::SHIFTS_FOR_NOTHING);
         if prepared {
             w = tiles::joined_numbers::<S, T>(w, shifted);
         }
@@ -229,6 +229,12 @@ unsafe fn packed_avx512<T: Tile, const N: usize>(group: *const u8, tiles: usize,
     unsafe { packed::<Avx512Vnni, T, N>(group, tiles, acts, out) }
 }
 
+#[target_feature(enable = "avx2,avxvnni,fma,f16c")]
+unsafe fn packed_avxvnni<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+    // SAFETY: as `PackedKernel` demands.
+    unsafe { packed::<AvxVnni, T, N>(group, tiles, acts, out) }
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn packed_avx2<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
@@ -246,6 +252,15 @@ macro_rules! kernels {
                 run: [
                     packed_avx512::<tiles::$format, 8>, packed_avx512::<tiles::$format, 4>,
                     packed_avx512::<tiles::$format, 2>, packed_avx512::<tiles::$format, 1>,
+                ],
+            },
+            Kernel {
+                name: concat!(stringify!($format), "_avxvnni"),
+                tensor_type: TensorType::$format,
+                isa: Isa::AvxVnni,
+                run: [
+                    packed_avxvnni::<tiles::$format, 8>, packed_avxvnni::<tiles::$format, 4>,
+                    packed_avxvnni::<tiles::$format, 2>, packed_avxvnni::<tiles::$format, 1>,
                 ],
             },
             Kernel {

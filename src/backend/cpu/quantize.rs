@@ -203,7 +203,7 @@ pub fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], halves: &mut [Halves
         Isa::Avx512Vnni | Isa::Amx => unsafe { x86::row_avx512(values, q, halves, joined) },
         // SAFETY: the instruction set was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::row_avx2(values, q, halves, joined) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::row_avx2(values, q, halves, joined) },
         // SAFETY: every processor runs it.
         _ => unsafe { row::<Portable>(values, q, halves, joined) },
     }

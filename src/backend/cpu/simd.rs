@@ -1,5 +1,5 @@
-//! What the kernels need of a vector unit. One generic kernel serves both instruction sets: a vector's lanes are
-//! consecutive rows of a packed matrix, 8 with AVX2 and 16 with AVX-512, each lane 32 bits wide.
+//! What the kernels need of a vector unit. One generic kernel serves all instruction sets: a vector's lanes are
+//! consecutive rows of a packed matrix, 8 with AVX2 and AVX-VNNI, 16 with AVX-512, each lane 32 bits wide.
 //!
 //! All methods are inlined into functions that enable the instruction set, which is why they are `unsafe`: nobody else
 //! may call them.
@@ -55,6 +55,19 @@ pub(super) fn shift_right(a: __m512i, by: __m512i) -> __m512i {
     out
 }
 
+/// As [`shift_right`], of half as many lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift_right_8(a: __m256i, by: __m256i) -> __m256i {
+    let out: __m256i;
+    // SAFETY: registers alone are touched.
+    unsafe {
+        std::arch::asm!("vpsravd {}, {}, {}", lateout(ymm_reg) out, in(ymm_reg) a, in(ymm_reg) by,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
 /// Rows and columns of 16 × 16 words of four bytes exchanged: in four rounds, of 4, 8, 16 and 32 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -92,6 +105,8 @@ pub(super) trait Simd: Copy {
     const LANES: usize;
     /// What [`Simd::dot4_signed`] adds to each weight, to be corrected by the sum of the activations.
     const SIGNED_OFFSET: i32;
+    /// [`Simd::dot4_shifted`] costs no more than [`Simd::dot4`].
+    const SHIFTS_FOR_NOTHING: bool;
 
     unsafe fn load(p: *const u8) -> Self::I;
     unsafe fn splat_u8(x: u8) -> Self::I;
@@ -150,6 +165,7 @@ impl Simd for Avx512Vnni {
     type F = __m512;
     const LANES: usize = 16;
     const SIGNED_OFFSET: i32 = 128;
+    const SHIFTS_FOR_NOTHING: bool = false;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m512i {
@@ -303,8 +319,12 @@ impl Simd for Avx512Vnni {
     }
 }
 
+/// AVX2; with `VNNI` products of bytes by AVX-VNNI, and all else the same.
 #[derive(Clone, Copy)]
-pub(super) struct Avx2;
+pub(super) struct Ymm<const VNNI: bool>;
+
+pub(super) type Avx2 = Ymm<false>;
+pub(super) type AvxVnni = Ymm<true>;
 
 /// Products of 16 columns, two in each 16-bit lane of each vector, added up: those of numbers of five bits fit, 8 · 31 · 127.
 #[inline(always)]
@@ -316,11 +336,23 @@ unsafe fn four_products(w: &[__m256i], x: *const i8) -> __m256i {
     }
 }
 
-impl Simd for Avx2 {
+/// `sum` and the products of 16 columns, by AVX-VNNI.
+#[inline(always)]
+unsafe fn four_dots(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
+    unsafe {
+        for j in 0..4 {
+            sum = _mm256_dpbusd_avx_epi32(sum, w[j], _mm256_set1_epi32(four(x, j)));
+        }
+        sum
+    }
+}
+
+impl<const VNNI: bool> Simd for Ymm<VNNI> {
     type I = __m256i;
     type F = __m256;
     const LANES: usize = 8;
-    const SIGNED_OFFSET: i32 = 0;
+    const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };
+    const SHIFTS_FOR_NOTHING: bool = !VNNI;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m256i {
@@ -359,6 +391,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot4<const BITS: u32>(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
         unsafe {
+            if VNNI {
+                return four_dots(sum, w, x);
+            }
             let ones = _mm256_set1_epi16(1);
             if BITS <= 5 {
                 return _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), ones));
@@ -372,6 +407,13 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot4_signed(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
         unsafe {
+            if VNNI {
+                let (flip, mut flipped) = (_mm256_set1_epi8(-128), [sum; 4]);
+                for j in 0..4 {
+                    flipped[j] = _mm256_xor_si256(w[j], flip);
+                }
+                return four_dots(sum, &flipped, x);
+            }
             let ones = _mm256_set1_epi16(1);
             for j in 0..4 {
                 // |w| · (sign of w · x): 128 · 127 · 2 still fits 16 bits.
@@ -384,7 +426,13 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot4_shifted(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), _mm256_set1_epi16(1 << PRE_SHIFT))) }
+        unsafe {
+            if VNNI {
+                let products = four_dots(_mm256_setzero_si256(), w, x);
+                return _mm256_add_epi32(sum, _mm256_slli_epi32::<PRE_SHIFT>(products));
+            }
+            _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), _mm256_set1_epi16(1 << PRE_SHIFT)))
+        }
     }
     #[inline(always)]
     unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
@@ -392,7 +440,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn shift_right(a: __m256i, shift: i32) -> __m256i {
-        unsafe { _mm256_srav_epi32(a, _mm256_set1_epi32(shift)) }
+        unsafe { shift_right_8(a, _mm256_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn pre_shifted(a: __m256i) -> __m256i {

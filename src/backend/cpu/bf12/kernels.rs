@@ -317,7 +317,7 @@ impl Group<'_> {
         // SAFETY: as the caller's.
         unsafe {
             match isa.vectors() {
-                Isa::Avx2 => avx2(self, out),
+                Isa::Avx2 | Isa::AvxVnni => avx2(self, out),
                 Isa::Scalar => {}
                 _ => avx512(self, out),
             }
