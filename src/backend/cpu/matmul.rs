@@ -249,7 +249,7 @@ impl Part<'_> {
             let group = tiles.len() * panels.tile;
             assert!(n * group <= panels::PANEL);
             for (i, bytes) in bytes.chunks_exact(bytes.len() / n).enumerate() {
-                // SAFETY: the processor has AVX-512; a group of all tiles, and room for these of each.
+                // SAFETY: the processor has the instruction set; a group of all tiles, and room for these of each.
                 unsafe { (panels.unfold)(bytes.as_ptr(), tiles.start, tiles.len(), panel.add(i * group)) };
             }
             // The last tiles' kernels write where the products belong, unless there is a bias or padding.

@@ -3,6 +3,7 @@
 pub mod acts;
 mod amx;
 pub mod attention;
+mod avxvnni;
 mod bf12;
 mod cache;
 pub mod features;

@@ -1,4 +1,5 @@
-//! Products of many rows of activations with AVX-512 VNNI: weights are unfolded once for all of them.
+//! Products of many rows of activations, with AVX-512 VNNI (those with AVX-VNNI are in [`avxvnni`]): weights are unfolded once for
+//! all of them.
 //!
 //! A *panel* holds some tiles of two groups as bytes and float32 scales. Formats differ in it only by their scales, so a handful
 //! of kernels serves them all. A kernel takes a word of four columns at a time: two vectors of weights by a word of each row
@@ -12,6 +13,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avxvnni;
 use super::features::Isa;
 use super::kernels::Quantized;
 use super::pack::ROWS;
@@ -27,16 +29,16 @@ pub(super) const GROUPS: usize = 2;
 /// Bytes of a panel: three quarters of the smallest first-level cache of these processors, 48 KiB.
 pub(super) const PANEL: usize = 36 << 10;
 /// Bytes of a tile's numbers: those of columns `4j..4j+4` of 16 rows, for each `j`. Scales of the rows follow, and minimums.
-const NUMBERS: usize = 8 * 4 * ROWS;
+pub(super) const NUMBERS: usize = 8 * 4 * ROWS;
 /// Bytes of 16 scales.
-const SCALES: usize = 4 * ROWS;
+pub(super) const SCALES: usize = 4 * ROWS;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// Unfolds `count` tiles from `first` of the packed group at `group`.
 ///
 /// # Safety
-/// AVX-512 with VNNI, a group with these tiles, and room for them at `out`, on a cache line.
+/// The instruction set, a group with these tiles, and room for them at `out`, on a cache line.
 pub(super) type Unfold = unsafe fn(group: *const u8, first: usize, count: usize, out: *mut u8);
 
 /// What a kernel reads and where its sums go.
@@ -64,12 +66,14 @@ pub(super) struct Block<'a> {
 /// Multiplies the tiles of one or two groups by `N` rows of activations.
 ///
 /// # Safety
-/// AVX-512 with VNNI; as many tiles, groups, rows and sums as the kernel takes.
+/// The instruction set; as many tiles, groups, rows and sums as the kernel takes.
 pub(super) type PanelKernel = unsafe fn(block: &Block);
 
 /// What multiplies a format in panels.
 pub(super) struct Panels {
-    tensor_type: TensorType,
+    pub tensor_type: TensorType,
+    /// The instruction set of these kernels.
+    pub isa: Isa,
     pub unfold: Unfold,
     /// Bytes of a tile in the panel.
     pub tile: usize,
@@ -80,7 +84,7 @@ pub(super) struct Panels {
 }
 
 /// Bytes of an unfolded tile.
-const fn tile_bytes(split: bool, minimum: bool) -> usize {
+pub(super) const fn tile_bytes(split: bool, minimum: bool) -> usize {
     NUMBERS + SCALES * (1 + split as usize) * (1 + minimum as usize)
 }
 
@@ -116,7 +120,7 @@ unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mu
 
 /// Asks for the lines of tile `i`.
 #[inline(always)]
-unsafe fn fetch(block: &Block, i: usize) {
+pub(super) unsafe fn fetch(block: &Block, i: usize) {
     for line in 0..block.lines {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add((i * block.lines + line) * LINE).cast()) };
@@ -309,6 +313,7 @@ impl Panels {
         };
         Panels {
             tensor_type: T::TYPE,
+            isa: Isa::Avx512Vnni,
             unfold: unfold::<T>,
             tile: tile_bytes(T::SPLIT, T::MINIMUM),
             widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
@@ -346,5 +351,6 @@ panels! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 
 
 /// What multiplies a packed format in panels on `isa`.
 pub(super) fn panels(tensor_type: TensorType, isa: Isa) -> Option<&'static Panels> {
-    PANELS.iter().find(|panels| panels.tensor_type == tensor_type && isa >= Isa::Avx512Vnni)
+    let mut all = PANELS.iter().chain(avxvnni::PANELS);
+    all.find(|panels| panels.tensor_type == tensor_type && panels.isa == isa.vectors())
 }
