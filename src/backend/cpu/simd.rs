@@ -142,6 +142,8 @@ pub(super) trait Simd: Copy {
     unsafe fn load_bf16(p: *const u8) -> Self::F;
     unsafe fn load_u8(p: *const u8) -> Self::F;
     unsafe fn load_i8(p: *const u8) -> Self::F;
+    /// The low and the high four bits of one byte a lane.
+    unsafe fn load_nibbles(p: *const u8) -> [Self::F; 2];
     /// `2^(e − 128)` of one byte a lane: half of an E8M0 scale.
     unsafe fn load_e8m0_half(p: *const u8) -> Self::F;
     /// Two floats, in the even and in the odd lanes.
@@ -285,6 +287,14 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [__m512; 2] {
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
+            [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes))]
+        }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> __m512 {
@@ -492,6 +502,14 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     #[inline(always)]
     unsafe fn load_u8(p: *const u8) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [__m256; 2] {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let low = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(bytes))]
+        }
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> __m256 {

@@ -251,15 +251,9 @@ unsafe fn q2_k_scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> 
         let (d, dmin) = (S::load_f16(head.add(2 * row)), S::load_f16(head.add(32 + 2 * row)));
         let mut scales = Scales { d: [d, d], m: [dmin, dmin] };
         for half in 0..2 {
-            let mut low = [0u8; 16];
-            let mut high = [0u8; 16];
-            for lane in 0..S::LANES {
-                let byte = tile.add(16 * half + row + lane).read();
-                low[lane] = byte & 15;
-                high[lane] = byte >> 4;
-            }
-            scales.d[half] = S::mul(d, S::load_u8(low.as_ptr()));
-            scales.m[half] = S::mul(S::mul(dmin, S::load_u8(high.as_ptr())), S::splat(-1.0));
+            let [low, high] = S::load_nibbles(tile.add(16 * half + row));
+            scales.d[half] = S::mul(d, low);
+            scales.m[half] = S::mul(S::mul(dmin, high), S::splat(-1.0));
         }
         scales
     }
