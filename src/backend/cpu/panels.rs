@@ -1,4 +1,4 @@
-//! Products of many rows of activations with AVX-512 VNNI: weights are unfolded once for all of them.
+//! Products of many rows of activations, and those with AVX-512 VNNI (AVX2's are in [`avx2`]): weights are unfolded once for all of them.
 //!
 //! A *panel* holds some tiles of two groups as bytes and float32 scales. Formats differ in it only by their scales, so a handful
 //! of kernels serves them all. A kernel takes a word of four columns at a time: two vectors of weights by a word of each row
@@ -12,6 +12,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::panels as avx2;
 use super::features::Isa;
 use super::kernels::Quantized;
 use super::pack::ROWS;
@@ -27,9 +28,9 @@ pub(super) const GROUPS: usize = 2;
 /// Bytes of a panel: three quarters of the smallest first-level cache of these processors, 48 KiB.
 pub(super) const PANEL: usize = 36 << 10;
 /// Bytes of a tile's numbers: those of columns `4j..4j+4` of 16 rows, for each `j`. Scales of the rows follow, and minimums.
-const NUMBERS: usize = 8 * 4 * ROWS;
+pub(super) const NUMBERS: usize = 8 * 4 * ROWS;
 /// Bytes of 16 scales.
-const SCALES: usize = 4 * ROWS;
+pub(super) const SCALES: usize = 4 * ROWS;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
@@ -49,13 +50,15 @@ pub(super) struct Block<'a> {
     pub count: usize,
     /// Rows of activations, from the first of these tiles.
     pub acts: &'a Quantized,
-    /// Sums over the tiles before these, `[rows][GROUPS][16]`; null: none.
+    /// Sums over the tiles before these, `[rows][groups of a panel][16]`; null: none.
     pub sums: *const f32,
     /// Where the sums go: `[rows][out_stride]`, of which 16 for each group are used.
     pub out: *mut f32,
     pub out_stride: usize,
     /// Add to what is there.
     pub accumulate: bool,
+    /// No tiles come after these.
+    pub last: bool,
     /// Cache lines that are asked for meanwhile, so many for each tile, from any address.
     pub next: *const u8,
     pub lines: usize,
@@ -69,10 +72,16 @@ pub(super) type PanelKernel = unsafe fn(block: &Block);
 
 /// What multiplies a format in panels.
 pub(super) struct Panels {
-    tensor_type: TensorType,
+    pub tensor_type: TensorType,
+    /// The plainest instruction set that has the kernels.
+    pub isa: Isa,
+    /// Rows of activations from which on unfolding pays.
+    pub least_rows: usize,
     pub unfold: Unfold,
     /// Bytes of a tile in the panel.
     pub tile: usize,
+    /// Groups of a panel: up to [`GROUPS`].
+    pub groups: usize,
     /// Rows of activations that kernels take at once, from the most to 1.
     pub widths: &'static [usize],
     /// For one group and for two, for each of the widths.
@@ -80,7 +89,7 @@ pub(super) struct Panels {
 }
 
 /// Bytes of an unfolded tile.
-const fn tile_bytes(split: bool, minimum: bool) -> usize {
+pub(super) const fn tile_bytes(split: bool, minimum: bool) -> usize {
     NUMBERS + SCALES * (1 + split as usize) * (1 + minimum as usize)
 }
 
@@ -116,7 +125,7 @@ unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mu
 
 /// Asks for the lines of tile `i`.
 #[inline(always)]
-unsafe fn fetch(block: &Block, i: usize) {
+pub(super) unsafe fn fetch(block: &Block, i: usize) {
     for line in 0..block.lines {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add((i * block.lines + line) * LINE).cast()) };
@@ -309,6 +318,9 @@ impl Panels {
         };
         Panels {
             tensor_type: T::TYPE,
+            isa: Isa::Avx512Vnni,
+            least_rows: LEAST_ROWS,
+            groups: GROUPS,
             unfold: unfold::<T>,
             tile: tile_bytes(T::SPLIT, T::MINIMUM),
             widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
@@ -331,7 +343,7 @@ impl Panels {
 
     /// The tiles of each group that a panel of `tiles` tiles is cut into: equal parts that the first-level cache holds.
     pub fn part(&self, tiles: usize) -> usize {
-        let most = PANEL / (GROUPS * self.tile);
+        let most = PANEL / (self.groups * self.tile);
         tiles.div_ceil(tiles.div_ceil(most).max(1))
     }
 }
@@ -346,5 +358,5 @@ panels! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 
 
 /// What multiplies a packed format in panels on `isa`.
 pub(super) fn panels(tensor_type: TensorType, isa: Isa) -> Option<&'static Panels> {
-    PANELS.iter().find(|panels| panels.tensor_type == tensor_type && isa >= Isa::Avx512Vnni)
+    PANELS.iter().chain(avx2::PANELS).find(|panels| panels.tensor_type == tensor_type && isa >= panels.isa)
 }
