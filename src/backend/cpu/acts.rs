@@ -8,9 +8,11 @@ use super::amx::rows::{LEAST_ROWS, Tiles};
 use super::features::Isa;
 use super::floats::round_row;
 use super::memory::AlignedBuf;
+use super::multiples::{self, Multiples};
 use super::pool::Pool;
 use super::quantize::{BLOCK, Halves, Joined, quantize_row};
 use super::rows::Rows;
+use super::wide;
 use crate::error::{Error, Result};
 
 /// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.
@@ -34,10 +36,17 @@ pub struct Acts {
     /// The scales of each block, in both forms.
     halves: AlignedBuf,
     joined: AlignedBuf,
+    /// The same for AVX2, which wants these alone, and the unit of each row.
+    multiples: AlignedBuf,
+    units: AlignedBuf,
+    /// The rows in 16 bits and their scales: AVX2 alone.
+    wide: AlignedBuf,
+    wide_scales: AlignedBuf,
     /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
     bf16: AlignedBuf,
     /// The forms of the values that were made since these were written.
     quantized: bool,
+    widened: bool,
     rounded: bool,
     /// The same in tiles, where AMX multiplies them, and room for those that are made of them.
     tiles: Option<[Tiles; 2]>,
@@ -56,15 +65,22 @@ impl Acts {
             .checked_mul(width)
             .filter(|n| isize::try_from(n.saturating_mul(4)).is_ok())
             .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: "activations".into() })?;
+        let blocks = elements / BLOCK;
+        let (vnni_blocks, avx2_blocks, avx2_rows) = if isa == Isa::Avx2 { (0, blocks, rows) } else { (blocks, 0, 0) };
         Ok(Acts {
             n: 0,
             columns: 0,
             values: AlignedBuf::zeroed(elements * 4)?,
             q: AlignedBuf::zeroed(elements)?,
-            halves: AlignedBuf::zeroed(elements / BLOCK * size_of::<Halves>())?,
-            joined: AlignedBuf::zeroed(elements / BLOCK * size_of::<Joined>())?,
+            halves: AlignedBuf::zeroed(vnni_blocks * size_of::<Halves>())?,
+            joined: AlignedBuf::zeroed(vnni_blocks * size_of::<Joined>())?,
+            multiples: AlignedBuf::zeroed(avx2_blocks * size_of::<Multiples>())?,
+            units: AlignedBuf::zeroed(avx2_rows * size_of::<f32>())?,
+            wide: AlignedBuf::zeroed(avx2_blocks * BLOCK * size_of::<i16>())?,
+            wide_scales: AlignedBuf::zeroed(avx2_rows * size_of::<f32>())?,
             bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
             quantized: false,
+            widened: false,
             rounded: false,
             tiles: match on_tiles {
                 true => Some([Tiles::new(rows, columns)?, Tiles::new(rows, columns)?]),
@@ -85,7 +101,8 @@ impl Acts {
 
     /// No form of the values has been made.
     fn forget(&mut self) {
-        (self.quantized, self.rounded, self.tiled, self.only_tiled) = (false, false, false, false);
+        (self.quantized, self.widened, self.rounded) = (false, false, false);
+        (self.tiled, self.only_tiled) = (false, false);
     }
 
     /// Rows.
@@ -126,14 +143,39 @@ impl Acts {
         &bytemuck::cast_slice(self.q.as_slice())[..self.n * self.columns]
     }
 
-    /// The scales of the blocks' halves, `[rows][columns / 32]`.
-    pub fn halves(&self) -> &[Halves] {
-        &bytemuck::cast_slice(self.halves.as_slice())[..self.n * (self.columns / BLOCK)]
+    /// The first `n` of the elements, or nothing where the instruction set does not want them.
+    fn first_of<T: bytemuck::Pod>(buffer: &AlignedBuf, n: usize) -> &[T] {
+        bytemuck::cast_slice(buffer.as_slice()).get(..n).unwrap_or_default()
     }
 
-    /// The scales of the blocks, `[rows][columns / 32]`.
+    /// The scales of the blocks' halves, `[rows][columns / 32]`; none with AVX2.
+    pub fn halves(&self) -> &[Halves] {
+        Acts::first_of(&self.halves, self.n * (self.columns / BLOCK))
+    }
+
+    /// The scales of the blocks, `[rows][columns / 32]`; none with AVX2.
     pub fn joined(&self) -> &[Joined] {
-        &bytemuck::cast_slice(self.joined.as_slice())[..self.n * (self.columns / BLOCK)]
+        Acts::first_of(&self.joined, self.n * (self.columns / BLOCK))
+    }
+
+    /// The scales of the blocks with AVX2, `[rows][columns / 32]`.
+    pub fn multiples(&self) -> &[Multiples] {
+        Acts::first_of(&self.multiples, self.n * (self.columns / BLOCK))
+    }
+
+    /// The units of these, `[rows]`.
+    pub fn units(&self) -> &[f32] {
+        Acts::first_of(&self.units, self.n)
+    }
+
+    /// The rows in 16 bits with AVX2, `[rows][columns]`.
+    pub fn wide(&self) -> &[i16] {
+        Acts::first_of(&self.wide, self.n * self.columns)
+    }
+
+    /// The scales of these, `[rows]`.
+    pub fn wide_scales(&self) -> &[f32] {
+        Acts::first_of(&self.wide_scales, self.n)
     }
 
     /// The rows in tiles of bf16, if [`Acts::tile`] has made them.
@@ -204,12 +246,39 @@ impl Acts {
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
         let q = Rows::new(&mut bytemuck::cast_slice_mut::<u8, i8>(self.q.as_mut_slice())[..n * columns], columns);
         let blocks = columns / BLOCK;
+        if isa == Isa::Avx2 {
+            let multiples =
+                Rows::new(&mut bytemuck::cast_slice_mut(self.multiples.as_mut_slice())[..n * blocks], blocks);
+            let units = Rows::new(&mut bytemuck::cast_slice_mut(self.units.as_mut_slice())[..n], 1);
+            return pool.each_row(n, &|i| {
+                // SAFETY: each row is taken by one task.
+                let (q, multiples, unit) = unsafe { (q.row(i), multiples.row(i), units.row(i)) };
+                unit[0] = multiples::quantize_row(isa, &values[i * columns..(i + 1) * columns], q, multiples);
+            });
+        }
         let halves = Rows::new(&mut bytemuck::cast_slice_mut(self.halves.as_mut_slice())[..n * blocks], blocks);
         let joined = Rows::new(&mut bytemuck::cast_slice_mut(self.joined.as_mut_slice())[..n * blocks], blocks);
         pool.each_row(n, &|i| {
             // SAFETY: each row is taken by one task.
             let (q, halves, joined) = unsafe { (q.row(i), halves.row(i), joined.row(i)) };
             quantize_row(isa, &values[i * columns..(i + 1) * columns], q, halves, joined);
+        });
+    }
+
+    /// Quantises all rows to 16 bits for AVX2, unless that is done, or they are no whole number of blocks.
+    pub fn widen(&mut self, isa: Isa, pool: &Pool) {
+        let (n, columns) = (self.n, self.columns);
+        if self.widened || columns % BLOCK != 0 || isa != Isa::Avx2 {
+            return;
+        }
+        self.widened = true;
+        let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
+        let wide = Rows::new(&mut bytemuck::cast_slice_mut(self.wide.as_mut_slice())[..n * columns], columns);
+        let scales = Rows::new(&mut bytemuck::cast_slice_mut(self.wide_scales.as_mut_slice())[..n], 1);
+        pool.each_row(n, &|i| {
+            // SAFETY: each row is taken by one task.
+            let (wide, scale) = unsafe { (wide.row(i), scales.row(i)) };
+            scale[0] = wide::quantize_row(isa, &values[i * columns..(i + 1) * columns], wide);
         });
     }
 

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 
 use super::features::Isa;
 use super::pack::ROWS;
-use super::panels::{Block, GROUPS, NUMBERS, PanelKernel, Panels, SCALES, fetch, tile_bytes};
+use super::panels::{Block, GROUPS, LEAST_ROWS, NUMBERS, PanelKernel, Panels, SCALES, fetch, tile_bytes};
 use super::quantize::{HALVES_OFFSET, JOINED_OFFSET};
 use super::simd::{AvxVnni, Simd};
 use super::tiles::{self, Tile};
@@ -250,6 +250,8 @@ const fn of<T: Tile>() -> Panels {
     Panels {
         tensor_type: T::TYPE,
         isa: Isa::AvxVnni,
+        least_rows: LEAST_ROWS,
+        groups: GROUPS,
         unfold: unfold::<T>,
         tile: tile_bytes(T::SPLIT, T::MINIMUM),
         widths: WIDTHS,

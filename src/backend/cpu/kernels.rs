@@ -5,11 +5,14 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
+use super::avx2::Numbers;
+use super::avx2::kernels as avx2;
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, AvxVnni, Simd, fetch};
+use super::simd::{Avx512Vnni, AvxVnni, Simd, fetch};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::Acts;
+use crate::backend::cpu::multiples::Multiples;
 use crate::backend::cpu::quantize::{BLOCK, Halves, Joined};
 use crate::quant::TensorType;
 
@@ -22,20 +25,30 @@ pub(super) struct Quantized {
     q: *const i8,
     halves: *const Halves,
     joined: *const Joined,
+    multiples: *const Multiples,
+    units: *const f32,
+    wide: *const i16,
+    wide_scales: *const f32,
     columns: usize,
     /// The weights are not in a cache yet: fetch what comes after them.
-    ahead: bool,
+    pub ahead: bool,
 }
 
 impl Quantized {
     /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
+    #[inline]
     pub fn rows(acts: &Acts, first: usize, ahead: bool) -> Quantized {
         let columns = acts.columns();
         let blocks = columns / BLOCK;
         Quantized {
             q: acts.q()[first * columns..].as_ptr(),
-            halves: acts.halves()[first * blocks..].as_ptr(),
-            joined: acts.joined()[first * blocks..].as_ptr(),
+            // (Of these an instruction set has some or the others.)
+            halves: acts.halves().get(first * blocks..).unwrap_or_default().as_ptr(),
+            joined: acts.joined().get(first * blocks..).unwrap_or_default().as_ptr(),
+            multiples: acts.multiples().get(first * blocks..).unwrap_or_default().as_ptr(),
+            units: acts.units().get(first..).unwrap_or_default().as_ptr(),
+            wide: acts.wide().get(first * columns..).unwrap_or_default().as_ptr(),
+            wide_scales: acts.wide_scales().get(first..).unwrap_or_default().as_ptr(),
             columns,
             ahead,
         }
@@ -47,6 +60,8 @@ impl Quantized {
             q: self.q.wrapping_add(block * BLOCK),
             halves: self.halves.wrapping_add(block),
             joined: self.joined.wrapping_add(block),
+            multiples: self.multiples.wrapping_add(block),
+            wide: self.wide.wrapping_add(block * BLOCK),
             ..self
         }
     }
@@ -68,6 +83,24 @@ impl Quantized {
     pub fn joined(&self, t: usize, i: usize) -> *const Joined {
         self.joined.wrapping_add(t * (self.columns / BLOCK) + i)
     }
+
+    /// The block's scales for AVX2.
+    #[inline(always)]
+    pub fn multiples(&self, t: usize, i: usize) -> *const Multiples {
+        self.multiples.wrapping_add(t * (self.columns / BLOCK) + i)
+    }
+
+    /// The numbers of 16 bits of block `i` of row `t`.
+    #[inline(always)]
+    pub fn wide(&self, t: usize, i: usize) -> *const i16 {
+        self.wide.wrapping_add(t * self.columns + i * BLOCK)
+    }
+
+    /// By what sums of row `t` are to be multiplied with AVX2: those of numbers of 16 bits, or of bytes.
+    #[inline(always)]
+    pub fn unit(&self, t: usize, wide: bool) -> *const f32 {
+        if wide { self.wide_scales.wrapping_add(t) } else { self.units.wrapping_add(t) }
+    }
 }
 
 /// Multiplies the 16 rows of a group, `tiles` tiles long, by `N` rows of activations: `out[N][16]`.
@@ -82,6 +115,8 @@ pub(super) struct Kernel {
     pub name: &'static str,
     pub tensor_type: TensorType,
     pub isa: Isa,
+    /// It takes activations of 16 bits, not of 8.
+    pub wide: bool,
     /// For each of [`WIDTHS`].
     pub run: [PackedKernel; 4],
 }
@@ -235,12 +270,6 @@ unsafe fn packed_avxvnni<T: Tile, const N: usize>(group: *const u8, tiles: usize
     unsafe { packed::<AvxVnni, T, N>(group, tiles, acts, out) }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn packed_avx2<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
-    // SAFETY: as `PackedKernel` demands.
-    unsafe { packed::<Avx2, T, N>(group, tiles, acts, out) }
-}
-
 macro_rules! kernels {
     ($($format:ident)*) => {
         /// All kernels of packed formats.
@@ -249,6 +278,7 @@ macro_rules! kernels {
                 name: concat!(stringify!($format), "_avx512vnni"),
                 tensor_type: TensorType::$format,
                 isa: Isa::Avx512Vnni,
+                wide: false,
                 run: [
                     packed_avx512::<tiles::$format, 8>, packed_avx512::<tiles::$format, 4>,
                     packed_avx512::<tiles::$format, 2>, packed_avx512::<tiles::$format, 1>,
@@ -258,6 +288,7 @@ macro_rules! kernels {
                 name: concat!(stringify!($format), "_avxvnni"),
                 tensor_type: TensorType::$format,
                 isa: Isa::AvxVnni,
+                wide: false,
                 run: [
                     packed_avxvnni::<tiles::$format, 8>, packed_avxvnni::<tiles::$format, 4>,
                     packed_avxvnni::<tiles::$format, 2>, packed_avxvnni::<tiles::$format, 1>,
@@ -267,9 +298,10 @@ macro_rules! kernels {
                 name: concat!(stringify!($format), "_avx2"),
                 tensor_type: TensorType::$format,
                 isa: Isa::Avx2,
+                wide: <tiles::$format as Numbers>::WIDE,
                 run: [
-                    packed_avx2::<tiles::$format, 8>, packed_avx2::<tiles::$format, 4>,
-                    packed_avx2::<tiles::$format, 2>, packed_avx2::<tiles::$format, 1>,
+                    avx2::packed::<tiles::$format, 8>, avx2::packed::<tiles::$format, 4>,
+                    avx2::packed::<tiles::$format, 2>, avx2::packed::<tiles::$format, 1>,
                 ],
             },
         )*];

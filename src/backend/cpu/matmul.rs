@@ -129,8 +129,10 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
     }
     acts.value(pool);
     for matrix in matrices.iter().filter(|matrix| !(exact || tiled && on_tiles(matrix))) {
-        if kernel(matrix.tensor_type(), isa).is_some() {
-            acts.quantize(isa, pool);
+        match kernel(matrix.tensor_type(), isa) {
+            Some(kernel) if kernel.wide => acts.widen(isa, pool),
+            Some(_) => acts.quantize(isa, pool),
+            None => {}
         }
         if matrix.has_packed_halves() {
             acts.round(isa, pool);
@@ -155,7 +157,7 @@ impl Part<'_> {
         }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
-        let panels = panels(tensor_type, isa).filter(|_| acts.rows() >= panels::LEAST_ROWS);
+        let panels = panels(tensor_type, isa).filter(|panels| acts.rows() >= panels.least_rows);
         match (layout, panels, kernel(tensor_type, isa)) {
             (Some(layout), Some(panels), _) => self.run_panels(layout, panels, acts, rows, groups),
             (Some(layout), None, Some(kernel)) => self.run_packed(layout, kernel, acts, rows, groups),
@@ -204,21 +206,21 @@ impl Part<'_> {
         let part = panels.part(tiles);
         // Bytes of a block of activations, and of its scales.
         let block = COLUMNS + size_of::<Joined>();
-        let most = (PANEL_ACTS / (part * block).max(1)).max(panels::LEAST_ROWS);
+        let most = (PANEL_ACTS / (part * block).max(1)).max(panels.least_rows);
         let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1));
-        let pair = panels::GROUPS * ROWS * height;
+        let pair = panels.groups * ROWS * height;
         let together = if height * tiles * block <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
         UNFOLDED.with_borrow_mut(|(panel, sums)| {
             panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
             sums.resize(sums.len().max(together * pair), 0.0);
             for first in rows.clone().step_by(height) {
                 let end = rows.end.min(first + height);
-                for start in groups.clone().step_by(together * panels::GROUPS) {
-                    let turn = start..groups.end.min(start + together * panels::GROUPS);
+                for start in groups.clone().step_by(together * panels.groups) {
+                    let turn = start..groups.end.min(start + together * panels.groups);
                     for tile in (0..tiles).step_by(part) {
                         let tiles = tile..tiles.min(tile + part);
-                        for (group, sums) in turn.clone().step_by(panels::GROUPS).zip(sums.chunks_exact_mut(pair)) {
-                            let groups = group..turn.end.min(group + panels::GROUPS);
+                        for (group, sums) in turn.clone().step_by(panels.groups).zip(sums.chunks_exact_mut(pair)) {
+                            let groups = group..turn.end.min(group + panels.groups);
                             let panel = panel.as_mut_ptr().cast();
                             self.run_panel(layout, panels, acts, first..end, groups, tiles.clone(), panel, sums);
                         }
@@ -262,7 +264,7 @@ impl Part<'_> {
             let mut at = rows.start;
             while at < rows.end {
                 let Some(width) = panels.width(rows.end - at) else { break };
-                let sums = sums[(at - rows.start) * panels::GROUPS * ROWS..].as_mut_ptr();
+                let sums = sums[(at - rows.start) * panels.groups * ROWS..].as_mut_ptr();
                 // SAFETY: these rows of the matrix belong to one task.
                 let out = if direct { unsafe { self.out.at(at, row) } } else { sums };
                 let block = panels::Block {
@@ -272,8 +274,9 @@ impl Part<'_> {
                     acts: &Quantized::rows(acts, at, false).skip_blocks(tiles.start),
                     sums: if tiles.start > 0 { sums } else { std::ptr::null() },
                     out,
-                    out_stride: if direct { self.out.width() } else { panels::GROUPS * ROWS },
+                    out_stride: if direct { self.out.width() } else { panels.groups * ROWS },
                     accumulate: direct && self.accumulate,
+                    last,
                     next,
                     lines,
                 };
@@ -283,7 +286,7 @@ impl Part<'_> {
                 at += panels.widths[width];
             }
             if last && !direct {
-                for (t, products) in sums.chunks_exact(panels::GROUPS * ROWS).take(rows.len()).enumerate() {
+                for (t, products) in sums.chunks_exact(panels.groups * ROWS).take(rows.len()).enumerate() {
                     self.store(rows.start + t, row, &products[..n * ROWS]);
                 }
             }

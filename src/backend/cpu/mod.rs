@@ -3,6 +3,7 @@
 pub mod acts;
 mod amx;
 pub mod attention;
+mod avx2;
 mod avxvnni;
 mod bf12;
 mod cache;
@@ -13,6 +14,7 @@ mod kernels;
 pub mod matmul;
 pub mod matrix;
 pub mod memory;
+mod multiples;
 mod ops;
 mod pack;
 pub mod packfile;
@@ -23,6 +25,7 @@ mod rows;
 mod simd;
 mod tiles;
 pub mod vector;
+mod wide;
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Products of many rows of activations, with AVX-512 VNNI (those with AVX-VNNI are in [`avxvnni`]): weights are unfolded once for
-//! all of them.
+//! Products of many rows of activations, and those with AVX-512 VNNI (others are in [`avx2`] and [`avxvnni`]): weights are unfolded
+//! once for all of them.
 //!
 //! A *panel* holds some tiles of two groups as bytes and float32 scales. Formats differ in it only by their scales, so a handful
 //! of kernels serves them all. A kernel takes a word of four columns at a time: two vectors of weights by a word of each row
@@ -13,6 +13,7 @@
 
 use std::arch::x86_64::*;
 
+use super::avx2::panels as avx2;
 use super::avxvnni;
 use super::features::Isa;
 use super::kernels::Quantized;
@@ -51,13 +52,15 @@ pub(super) struct Block<'a> {
     pub count: usize,
     /// Rows of activations, from the first of these tiles.
     pub acts: &'a Quantized,
-    /// Sums over the tiles before these, `[rows][GROUPS][16]`; null: none.
+    /// Sums over the tiles before these, `[rows][groups of a panel][16]`; null: none.
     pub sums: *const f32,
     /// Where the sums go: `[rows][out_stride]`, of which 16 for each group are used.
     pub out: *mut f32,
     pub out_stride: usize,
     /// Add to what is there.
     pub accumulate: bool,
+    /// No tiles come after these.
+    pub last: bool,
     /// Cache lines that are asked for meanwhile, so many for each tile, from any address.
     pub next: *const u8,
     pub lines: usize,
@@ -74,9 +77,13 @@ pub(super) struct Panels {
     pub tensor_type: TensorType,
     /// The instruction set of these kernels.
     pub isa: Isa,
+    /// Rows of activations from which on unfolding pays.
+    pub least_rows: usize,
     pub unfold: Unfold,
     /// Bytes of a tile in the panel.
     pub tile: usize,
+    /// Groups of a panel: up to [`GROUPS`].
+    pub groups: usize,
     /// Rows of activations that kernels take at once, from the most to 1.
     pub widths: &'static [usize],
     /// For one group and for two, for each of the widths.
@@ -314,6 +321,8 @@ impl Panels {
         Panels {
             tensor_type: T::TYPE,
             isa: Isa::Avx512Vnni,
+            least_rows: LEAST_ROWS,
+            groups: GROUPS,
             unfold: unfold::<T>,
             tile: tile_bytes(T::SPLIT, T::MINIMUM),
             widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
@@ -336,7 +345,7 @@ impl Panels {
 
     /// The tiles of each group that a panel of `tiles` tiles is cut into: equal parts that the first-level cache holds.
     pub fn part(&self, tiles: usize) -> usize {
-        let most = PANEL / (GROUPS * self.tile);
+        let most = PANEL / (self.groups * self.tile);
         tiles.div_ceil(tiles.div_ceil(most).max(1))
     }
 }
@@ -351,6 +360,6 @@ panels! { Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4 
 
 /// What multiplies a packed format in panels on `isa`.
 pub(super) fn panels(tensor_type: TensorType, isa: Isa) -> Option<&'static Panels> {
-    let mut all = PANELS.iter().chain(avxvnni::PANELS);
+    let mut all = PANELS.iter().chain(avxvnni::PANELS).chain(avx2::PANELS);
     all.find(|panels| panels.tensor_type == tensor_type && panels.isa == isa.vectors())
 }

@@ -151,7 +151,7 @@ trait Unit {
 }
 
 /// Adding 1.5 · 2²³ leaves a number, rounded to nearest even, in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 
 struct Portable;
 
