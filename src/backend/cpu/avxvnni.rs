@@ -14,11 +14,11 @@ use super::features::Isa;
 use super::pack::ROWS;
 use super::panels::{Block, GROUPS, LEAST_ROWS, NUMBERS, PanelKernel, Panels, SCALES, fetch, tile_bytes};
 use super::quantize::{HALVES_OFFSET, JOINED_OFFSET};
-use super::simd::{AvxVnni, Simd};
+use super::simd::{Avx2, Simd};
 use super::tiles::{self, Tile};
 
 /// Rows of weights of a vector, and vectors of a group.
-const LANES: usize = AvxVnni::LANES;
+const LANES: usize = Avx2::LANES;
 const VECTORS: usize = ROWS / LANES;
 
 /// An [`Unfold`](super::panels::Unfold).
@@ -34,15 +34,15 @@ unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mu
             let tile = head.add(T::HEAD + (first + i) % T::TILES * T::BYTES);
             for row in (0..ROWS).step_by(LANES) {
                 let out = out.add(i * tile_bytes(T::SPLIT, T::MINIMUM) + 4 * row);
-                let mut numbers = T::numbers::<AvxVnni>(tile, row);
+                let mut numbers = T::numbers::<Avx2>(tile, row);
                 if T::JOINED {
-                    numbers = tiles::joined_numbers::<AvxVnni, T>(numbers, true);
+                    numbers = tiles::joined_numbers::<Avx2, T>(numbers);
                 }
                 for j in 0..8 {
                     let w = if T::JOINED { numbers[j] } else { _mm256_add_epi8(numbers[j], add) };
                     _mm256_store_si256(out.add(4 * ROWS * j).cast(), w);
                 }
-                let scales = T::scales::<AvxVnni>(head, tile, row);
+                let scales = T::scales::<Avx2>(head, tile, row);
                 for half in 0..halves {
                     _mm256_store_ps(out.add(NUMBERS + half * SCALES).cast(), scales.d[half]);
                     if T::MINIMUM {
@@ -137,7 +137,7 @@ unsafe fn joined_group<const N: usize, const MINIMUM: bool>(block: &Block, g: us
             half::<N, 0>(block, tile, i, &mut products);
             for t in 0..N {
                 for v in 0..VECTORS {
-                    products[t][v] = AvxVnni::shift_right(products[t][v], (*block.acts.joined(t, i)).shift);
+                    products[t][v] = Avx2::shift_right(products[t][v], (*block.acts.joined(t, i)).shift);
                 }
             }
             half::<N, 1>(block, tile, i, &mut products);

@@ -1,5 +1,5 @@
-//! The kernels: products of packed rows with several rows of activations, in one text for all instruction sets, and the
-//! table that says which may run where. Those of floats are in `floats`.
+//! The kernels: products of packed rows with several rows of activations, in one text for the instruction sets
+//! with VNNI, and the table that says which may run where. AVX2's are in `avx2`, those of floats in `floats`.
 //!
 //! Names are `format_isa`. A kernel's result for a row of activations does not depend on how many rows it is given.
 
@@ -9,7 +9,7 @@ use super::avx2::Numbers;
 use super::avx2::kernels as avx2;
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx512Vnni, AvxVnni, Simd, fetch};
+use super::simd::{Avx2, Avx512Vnni, SIGNED_OFFSET, Vnni, fetch};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::Acts;
 use crate::backend::cpu::multiples::Multiples;
@@ -122,7 +122,7 @@ pub(super) struct Kernel {
 }
 
 #[inline(always)]
-unsafe fn packed<S: Simd, T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+unsafe fn packed<S: Vnni, T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         // Where there are registers for it, both halves of a tile at once: memory is then read in order.
@@ -141,7 +141,7 @@ unsafe fn packed<S: Simd, T: Tile, const N: usize>(group: *const u8, tiles: usiz
 
 /// `VECTORS` vectors of rows from `row`.
 #[inline(always)]
-unsafe fn rows<S: Simd, T: Tile, const N: usize, const VECTORS: usize>(
+unsafe fn rows<S: Vnni, T: Tile, const N: usize, const VECTORS: usize>(
     group: *const u8,
     row: usize,
     tiles: usize,
@@ -179,7 +179,7 @@ unsafe fn rows<S: Simd, T: Tile, const N: usize, const VECTORS: usize>(
 
 /// Adds the products of one tile.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
+unsafe fn accumulate<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
@@ -192,9 +192,9 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
         let mut w = T::numbers::<S>(tile, row);
         let scales = T::scales::<S>(head, tile, row);
         // What is the same for all rows of activations is done to the weights, if there are enough rows.
-        let (prepared, shifted) = (T::JOINED && N > 2, !S::SHIFTS_FOR_NOTHING);
+        let prepared = T::JOINED && N > 2;
         if prepared {
-            w = tiles::joined_numbers::<S, T>(w, shifted);
+            w = tiles::joined_numbers::<S, T>(w);
         }
         for t in 0..N {
             let x = acts.numbers(t, block);
@@ -204,12 +204,12 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
             }
             let scale = &*acts.joined(t, block);
             let start = S::splat_i32(scale.start_of(if prepared { T::JOINED_AS } else { T::OFFSET }));
-            let first = match prepared && shifted {
-                true => S::dot4::<5>(start, &w[..4], x),
+            let first = match prepared {
+                true => S::dot4(start, &w[..4], x),
                 false => S::dot4_shifted(start, &w[..4], x),
             };
             // (Two chains: the second does not wait for the first.)
-            let second = S::dot4::<5>(S::splat_i32(0), &w[4..], x.add(16));
+            let second = S::dot4(S::splat_i32(0), &w[4..], x.add(16));
             let both = S::to_float(S::add_i32(S::shift_right(first, scale.shift), second));
             sums[t] = S::fma(S::mul(both, S::splat(scale.d)), scales.d[0], sums[t]);
             if T::MINIMUM {
@@ -221,16 +221,16 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
 
 /// Adds the products of a tile and a block, each half scaled apart.
 #[inline(always)]
-unsafe fn halves<S: Simd, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
+unsafe fn halves<S: Vnni, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         let signed = T::BITS == 8;
-        let offset = if signed { S::SIGNED_OFFSET } else { T::OFFSET };
+        let offset = if signed { SIGNED_OFFSET } else { T::OFFSET };
         let (a, b) = (S::splat_i32(-offset * block.sum(0)), S::splat_i32(-offset * block.sum(1)));
         let (a, b) = if signed {
             (S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16)))
         } else {
-            (dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16)))
+            (S::dot4(a, &w[..4], x), S::dot4(b, &w[4..], x.add(16)))
         };
         let a = S::mul(S::to_float(a), S::splat(block.d[0]));
         if !T::SPLIT {
@@ -247,17 +247,6 @@ unsafe fn halves<S: Simd, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const 
     }
 }
 
-#[inline(always)]
-unsafe fn dot4<S: Simd, T: Tile>(sum: S::I, w: &[S::I], x: *const i8) -> S::I {
-    // SAFETY: as the caller's.
-    unsafe {
-        match T::BITS {
-            6 => S::dot4::<6>(sum, w, x),
-            _ => S::dot4::<5>(sum, w, x),
-        }
-    }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn packed_avx512<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
@@ -267,7 +256,7 @@ unsafe fn packed_avx512<T: Tile, const N: usize>(group: *const u8, tiles: usize,
 #[target_feature(enable = "avx2,avxvnni,fma,f16c")]
 unsafe fn packed_avxvnni<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
-    unsafe { packed::<AvxVnni, T, N>(group, tiles, acts, out) }
+    unsafe { packed::<Avx2, T, N>(group, tiles, acts, out) }
 }
 
 macro_rules! kernels {

@@ -107,7 +107,7 @@ unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mu
             let out = out.add(i * tile_bytes(T::SPLIT, T::MINIMUM));
             let mut numbers = T::numbers::<Avx512Vnni>(tile, 0);
             if T::JOINED {
-                numbers = tiles::joined_numbers::<Avx512Vnni, T>(numbers, true);
+                numbers = tiles::joined_numbers::<Avx512Vnni, T>(numbers);
             }
             for j in 0..8 {
                 let w = if T::JOINED { numbers[j] } else { _mm512_add_epi8(numbers[j], add) };

@@ -103,10 +103,6 @@ pub(super) trait Simd: Copy {
     type F: Copy;
     /// Lanes.
     const LANES: usize;
-    /// What [`Simd::dot4_signed`] adds to each weight, to be corrected by the sum of the activations.
-    const SIGNED_OFFSET: i32;
-    /// [`Simd::dot4_shifted`] costs no more than [`Simd::dot4`].
-    const SHIFTS_FOR_NOTHING: bool;
 
     unsafe fn load(p: *const u8) -> Self::I;
     unsafe fn splat_u8(x: u8) -> Self::I;
@@ -117,12 +113,6 @@ pub(super) trait Simd: Copy {
     unsafe fn shift16(a: Self::I, n: i32) -> Self::I;
     /// Bytes of a table of 16 by the low four bits of each byte.
     unsafe fn lookup(table: &[i8; 16], index: Self::I) -> Self::I;
-    /// `sum + Σ w·x` over 16 columns: `w` are unsigned bytes below `2^BITS`, `x` points to 16 signed ones.
-    unsafe fn dot4<const BITS: u32>(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
-    /// As [`Simd::dot4`] with signed `w`; the result has `SIGNED_OFFSET · Σ x` too much.
-    unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
-    /// As [`Simd::dot4`], with products times 2^[`PRE_SHIFT`], for numbers of five bits.
-    unsafe fn dot4_shifted(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
     unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
     /// `a >> shift` of each lane.
     unsafe fn shift_right(a: Self::I, shift: i32) -> Self::I;
@@ -154,6 +144,29 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(a: Self::F) -> f32;
 }
 
+/// What [`Vnni::dot4_signed`] adds to each weight, to be corrected by the sum of the activations.
+pub(super) const SIGNED_OFFSET: i32 = 128;
+
+/// Products of bytes in one instruction.
+pub(super) trait Vnni: Simd {
+    /// `sum + Σ w·x` over 16 columns: `w` are unsigned bytes, `x` points to 16 signed ones.
+    unsafe fn dot4(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
+    /// As [`Vnni::dot4`], with products times 2^[`PRE_SHIFT`].
+    unsafe fn dot4_shifted(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
+
+    /// As [`Vnni::dot4`] with signed `w`; the result has [`SIGNED_OFFSET`] `· Σ x` too much.
+    #[inline(always)]
+    unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I {
+        unsafe {
+            let (offset, mut unsigned) = (Self::splat_u8(SIGNED_OFFSET as u8), [sum; 4]);
+            for j in 0..4 {
+                unsigned[j] = Self::add_u8(w[j], offset);
+            }
+            Self::dot4(sum, &unsigned, x)
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Vnni;
 
@@ -166,8 +179,6 @@ impl Simd for Avx512Vnni {
     type I = __m512i;
     type F = __m512;
     const LANES: usize = 16;
-    const SIGNED_OFFSET: i32 = 128;
-    const SHIFTS_FOR_NOTHING: bool = false;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m512i {
@@ -202,32 +213,6 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn lookup(table: &[i8; 16], index: __m512i) -> __m512i {
         unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index) }
-    }
-    #[inline(always)]
-    unsafe fn dot4<const BITS: u32>(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
-        unsafe {
-            for j in 0..4 {
-                sum = _mm512_dpbusd_epi32(sum, w[j], _mm512_set1_epi32(four(x, j)));
-            }
-            sum
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_signed(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
-        unsafe {
-            let flip = _mm512_set1_epi8(-128);
-            for j in 0..4 {
-                sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w[j], flip), _mm512_set1_epi32(four(x, j)));
-            }
-            sum
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_shifted(sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
-        unsafe {
-            let products = Self::dot4::<5>(_mm512_setzero_si512(), w, x);
-            _mm512_add_epi32(sum, _mm512_slli_epi32::<{ PRE_SHIFT as u32 }>(products))
-        }
     }
     #[inline(always)]
     unsafe fn add_i32(a: __m512i, b: __m512i) -> __m512i {
@@ -329,40 +314,32 @@ impl Simd for Avx512Vnni {
     }
 }
 
-/// AVX2; with `VNNI` products of bytes by AVX-VNNI, and all else the same.
-#[derive(Clone, Copy)]
-pub(super) struct Ymm<const VNNI: bool>;
-
-pub(super) type Avx2 = Ymm<false>;
-pub(super) type AvxVnni = Ymm<true>;
-
-/// Products of 16 columns, two in each 16-bit lane of each vector, added up: those of numbers of five bits fit, 8 · 31 · 127.
-#[inline(always)]
-unsafe fn four_products(w: &[__m256i], x: *const i8) -> __m256i {
-    unsafe {
-        let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
-        let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-        _mm256_add_epi16(a, b)
-    }
-}
-
-/// `sum` and the products of 16 columns, by AVX-VNNI.
-#[inline(always)]
-unsafe fn four_dots(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-    unsafe {
-        for j in 0..4 {
-            sum = _mm256_dpbusd_avx_epi32(sum, w[j], _mm256_set1_epi32(four(x, j)));
+impl Vnni for Avx512Vnni {
+    #[inline(always)]
+    unsafe fn dot4(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
+        unsafe {
+            for j in 0..4 {
+                sum = _mm512_dpbusd_epi32(sum, w[j], _mm512_set1_epi32(four(x, j)));
+            }
+            sum
         }
-        sum
+    }
+    #[inline(always)]
+    unsafe fn dot4_shifted(sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
+        unsafe {
+            let products = Self::dot4(_mm512_setzero_si512(), w, x);
+            _mm512_add_epi32(sum, _mm512_slli_epi32::<{ PRE_SHIFT as u32 }>(products))
+        }
     }
 }
 
-impl<const VNNI: bool> Simd for Ymm<VNNI> {
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Simd for Avx2 {
     type I = __m256i;
     type F = __m256;
     const LANES: usize = 8;
-    const SIGNED_OFFSET: i32 = if VNNI { 128 } else { 0 };
-    const SHIFTS_FOR_NOTHING: bool = !VNNI;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m256i {
@@ -397,52 +374,6 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     #[inline(always)]
     unsafe fn lookup(table: &[i8; 16], index: __m256i) -> __m256i {
         unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), index) }
-    }
-    #[inline(always)]
-    unsafe fn dot4<const BITS: u32>(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe {
-            if VNNI {
-                return four_dots(sum, w, x);
-            }
-            let ones = _mm256_set1_epi16(1);
-            if BITS <= 5 {
-                return _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), ones));
-            }
-            const { assert!(BITS <= 6) };
-            let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
-            let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-            _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_signed(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe {
-            if VNNI {
-                let (flip, mut flipped) = (_mm256_set1_epi8(-128), [sum; 4]);
-                for j in 0..4 {
-                    flipped[j] = _mm256_xor_si256(w[j], flip);
-                }
-                return four_dots(sum, &flipped, x);
-            }
-            let ones = _mm256_set1_epi16(1);
-            for j in 0..4 {
-                // |w| · (sign of w · x): 128 · 127 · 2 still fits 16 bits.
-                let x = _mm256_sign_epi8(_mm256_set1_epi32(four(x, j)), w[j]);
-                let products = _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), x);
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
-            }
-            sum
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_shifted(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe {
-            if VNNI {
-                let products = four_dots(_mm256_setzero_si256(), w, x);
-                return _mm256_add_epi32(sum, _mm256_slli_epi32::<PRE_SHIFT>(products));
-            }
-            _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), _mm256_set1_epi16(1 << PRE_SHIFT)))
-        }
     }
     #[inline(always)]
     unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
@@ -539,6 +470,26 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
             let pairs = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
             let pairs = _mm_add_ps(pairs, _mm_movehl_ps(pairs, pairs));
             _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
+        }
+    }
+}
+
+/// AVX-VNNI, beside AVX2.
+impl Vnni for Avx2 {
+    #[inline(always)]
+    unsafe fn dot4(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
+        unsafe {
+            for j in 0..4 {
+                sum = _mm256_dpbusd_avx_epi32(sum, w[j], _mm256_set1_epi32(four(x, j)));
+            }
+            sum
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot4_shifted(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
+        unsafe {
+            let products = Self::dot4(_mm256_setzero_si256(), w, x);
+            _mm256_add_epi32(sum, _mm256_slli_epi32::<PRE_SHIFT>(products))
         }
     }
 }

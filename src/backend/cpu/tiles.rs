@@ -46,18 +46,18 @@ pub(super) trait Tile {
     unsafe fn scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> Scales<S>;
 }
 
-/// Numbers as sums of many rows that are joined want them: with one offset for all formats, and, if `shifted`, those of the
-/// first half [`PRE_SHIFT`](super::quantize::PRE_SHIFT) to the left.
+/// Numbers as sums of many rows that are joined want them: with one offset for all formats, and those of the first half
+/// [`PRE_SHIFT`](super::quantize::PRE_SHIFT) to the left.
 ///
 /// # Safety
 /// The instruction set of `S`.
 #[inline(always)]
-pub(super) unsafe fn joined_numbers<S: Simd, T: Tile>(mut numbers: [S::I; 8], shifted: bool) -> [S::I; 8] {
+pub(super) unsafe fn joined_numbers<S: Simd, T: Tile>(mut numbers: [S::I; 8]) -> [S::I; 8] {
     unsafe {
         let add = S::splat_u8((T::JOINED_AS - T::OFFSET) as u8);
         for j in 0..8 {
             numbers[j] = if T::JOINED_AS == T::OFFSET { numbers[j] } else { S::add_u8(numbers[j], add) };
-            numbers[j] = if shifted && j < 4 { S::pre_shifted(numbers[j]) } else { numbers[j] };
+            numbers[j] = if j < 4 { S::pre_shifted(numbers[j]) } else { numbers[j] };
         }
         numbers
     }
