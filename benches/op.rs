@@ -87,6 +87,17 @@ mod peaks {
         sums.iter().fold(0, |all, &sum| all ^ _mm512_reduce_add_epi32(sum))
     }
 
+    /// 32 products of bytes.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub fn avxvnni_bytes(seed: i32) -> i32 {
+        let (w, x) = (_mm256_set1_epi32(seed), _mm256_set1_epi32(!seed));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..TURNS {
+            sums.iter_mut().for_each(|sum| *sum = _mm256_dpbusd_avx_epi32(*sum, w, x));
+        }
+        sums.iter().fold(0, |all, &sum| all ^ _mm256_extract_epi32::<3>(sum))
+    }
+
     /// 32 products of bytes. The sum is its own operand, or the product would be computed once.
     #[target_feature(enable = "avx2")]
     pub fn avx2_bytes(seed: i32) -> i32 {
@@ -199,6 +210,13 @@ fn compute_peaks(isa: Isa, pool: &Pool) -> Peaks {
             floats: rate(16, &|x| unsafe { peaks::avx512_floats(x) }),
             // SAFETY: the processor has bf16.
             halves: Isa::has_bf16().then(|| rate(32, &|x| unsafe { peaks::avx512_bf16(x) })),
+        },
+        Isa::AvxVnni => Peaks {
+            // SAFETY: as above.
+            bytes: rate(32, &|x| unsafe { peaks::avxvnni_bytes(x) }),
+            // SAFETY: as above.
+            floats: rate(8, &|x| unsafe { peaks::avx2_floats(x) }),
+            halves: None,
         },
         Isa::Avx2 => Peaks {
             // SAFETY: as above.

@@ -76,6 +76,9 @@
 // host that installs smaller alternate stacks caps the engine at `RF_ISA_AVX512_VNNI`.
 #define RF_ISA_AMX 4
 
+// `rf_engine_options.isa`: at most AVX2 with AVX-VNNI, which is more than `RF_ISA_AVX2` and less than `RF_ISA_AVX512_VNNI`.
+#define RF_ISA_AVX_VNNI 5
+
 // A log message for those who look into the engine.
 #define RF_LOG_DEBUG 1
 
@@ -635,7 +638,7 @@ RF_API rf_status rf_engine_create(const rf_engine_options *opts, rf_engine **eng
 // Since: 0.1
 RF_API uint32_t rf_engine_threads(const rf_engine *engine);
 
-// The instruction set that the engine uses: one of `RF_ISA_…`; 0 for NULL.
+// The instruction set that the engine uses: one of `RF_ISA_…` (not in ascending order); 0 for NULL.
 //
 // Ownership: `engine` stays the caller's.
 // Threads: any.

@@ -13,6 +13,7 @@ const (
 	ISAAuto       ISA = C.RF_ISA_AUTO        // the best that the processor has
 	ISAScalar     ISA = C.RF_ISA_SCALAR      // portable code only
 	ISAAVX2       ISA = C.RF_ISA_AVX2        // at most AVX2, FMA and F16C
+	ISAAVXVNNI    ISA = C.RF_ISA_AVX_VNNI    // at most AVX2 with AVX-VNNI
 	ISAAVX512VNNI ISA = C.RF_ISA_AVX512_VNNI // at most AVX-512 with VNNI
 	ISAAMX        ISA = C.RF_ISA_AMX         // at most AMX with bf16, beside AVX-512
 )

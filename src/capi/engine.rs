@@ -28,6 +28,8 @@ pub const RF_ISA_AVX512_VNNI: u32 = 3;
 /// process. From then on `sigaltstack` demands at least `sysconf(_SC_MINSIGSTKSZ)` bytes in every thread, about 11 KiB: a
 /// host that installs smaller alternate stacks caps the engine at `RF_ISA_AVX512_VNNI`.
 pub const RF_ISA_AMX: u32 = 4;
+/// `rf_engine_options.isa`: at most AVX2 with AVX-VNNI, which is more than `RF_ISA_AVX2` and less than `RF_ISA_AVX512_VNNI`.
+pub const RF_ISA_AVX_VNNI: u32 = 5;
 
 /// A log message for those who look into the engine.
 pub const RF_LOG_DEBUG: i32 = 1;
@@ -151,6 +153,7 @@ pub unsafe extern "C" fn rf_engine_create(
             RF_ISA_AUTO => None,
             RF_ISA_SCALAR => Some(Isa::Scalar),
             RF_ISA_AVX2 => Some(Isa::Avx2),
+            RF_ISA_AVX_VNNI => Some(Isa::AvxVnni),
             RF_ISA_AVX512_VNNI => Some(Isa::Avx512Vnni),
             RF_ISA_AMX => Some(Isa::Amx),
             other => {
@@ -203,7 +206,7 @@ pub unsafe extern "C" fn rf_engine_threads(engine: *const rf_engine) -> u32 {
     total(0, || unsafe { engine.as_ref() }.map_or(0, |e| e.0.threads() as u32))
 }
 
-/// The instruction set that the engine uses: one of `RF_ISA_…`; 0 for NULL.
+/// The instruction set that the engine uses: one of `RF_ISA_…` (not in ascending order); 0 for NULL.
 ///
 /// Ownership: `engine` stays the caller's.
 /// Threads: any.
@@ -216,6 +219,7 @@ pub unsafe extern "C" fn rf_engine_isa(engine: *const rf_engine) -> u32 {
         unsafe { engine.as_ref() }.map_or(RF_ISA_AUTO, |e| match e.0.isa() {
             Isa::Scalar => RF_ISA_SCALAR,
             Isa::Avx2 => RF_ISA_AVX2,
+            Isa::AvxVnni => RF_ISA_AVX_VNNI,
             Isa::Avx512Vnni => RF_ISA_AVX512_VNNI,
             Isa::Amx => RF_ISA_AMX,
         })

@@ -52,6 +52,8 @@ namespace RocmForge
         Scalar = 1,
         /// <summary>AVX2, FMA and F16C.</summary>
         Avx2 = 2,
+        /// <summary>AVX2 with AVX-VNNI: more than <see cref="Avx2"/>, less than <see cref="Avx512Vnni"/>.</summary>
+        AvxVnni = 5,
         /// <summary>AVX-512 with VNNI.</summary>
         Avx512Vnni = 3,
         /// <summary>AMX with bf16, beside AVX-512.</summary>

@@ -8,9 +8,11 @@ use super::amx::rows::{LEAST_ROWS, Tiles};
 use super::features::Isa;
 use super::floats::round_row;
 use super::memory::AlignedBuf;
+use super::multiples::{self, Multiples};
 use super::pool::Pool;
 use super::quantize::{BLOCK, Halves, Joined, SUPER_BLOCK, SuperBlock, quantize_row, quantize_super_blocks};
 use super::rows::Rows;
+use super::wide;
 use crate::error::{Error, Result};
 
 /// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.
@@ -25,6 +27,19 @@ fn bf16_stride(columns: usize) -> usize {
     if width.is_multiple_of(512) { width + SPARE / 2 } else { width }
 }
 
+/// How rows are quantised for integer kernels.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Form {
+    /// [`quantize`](super::quantize): for VNNI.
+    Blocks,
+    /// [`SuperBlock`]: for VNNI and weights in super-blocks.
+    SuperBlocks,
+    /// [`multiples`]: for AVX2.
+    Multiples,
+    /// [`wide`]: for AVX2 and weights of eight bits.
+    Wide,
+}
+
 /// Rows of activations.
 pub struct Acts {
     n: usize,
@@ -34,12 +49,20 @@ pub struct Acts {
     /// The scales of each block, in both forms.
     halves: AlignedBuf,
     joined: AlignedBuf,
+    /// The rows in super-blocks, for weights in such.
     super_blocks: AlignedBuf,
+    /// The same for AVX2, which wants these alone, and the unit of each row.
+    multiples: AlignedBuf,
+    units: AlignedBuf,
+    /// The rows in 16 bits and their scales: AVX2 alone.
+    wide: AlignedBuf,
+    wide_scales: AlignedBuf,
     /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
     bf16: AlignedBuf,
     /// The forms of the values that were made since these were written.
     quantized: bool,
     in_super_blocks: bool,
+    widened: bool,
     rounded: bool,
     /// The same in tiles, where AMX multiplies them, and room for those that are made of them.
     tiles: Option<[Tiles; 2]>,
@@ -58,17 +81,24 @@ impl Acts {
             .checked_mul(width)
             .filter(|n| isize::try_from(n.saturating_mul(4)).is_ok())
             .ok_or_else(|| Error::OutOfMemory { bytes: u64::MAX, what: "activations".into() })?;
+        let blocks = elements / BLOCK;
+        let (vnni_blocks, avx2_blocks, avx2_rows) = if isa == Isa::Avx2 { (0, blocks, rows) } else { (blocks, 0, 0) };
         Ok(Acts {
             n: 0,
             columns: 0,
             values: AlignedBuf::zeroed(elements * 4)?,
             q: AlignedBuf::zeroed(elements)?,
-            halves: AlignedBuf::zeroed(elements / BLOCK * size_of::<Halves>())?,
-            joined: AlignedBuf::zeroed(elements / BLOCK * size_of::<Joined>())?,
-            super_blocks: AlignedBuf::zeroed(elements / SUPER_BLOCK * size_of::<SuperBlock>())?,
+            halves: AlignedBuf::zeroed(vnni_blocks * size_of::<Halves>())?,
+            joined: AlignedBuf::zeroed(vnni_blocks * size_of::<Joined>())?,
+            super_blocks: AlignedBuf::zeroed(vnni_blocks * BLOCK / SUPER_BLOCK * size_of::<SuperBlock>())?,
+            multiples: AlignedBuf::zeroed(avx2_blocks * size_of::<Multiples>())?,
+            units: AlignedBuf::zeroed(avx2_rows * size_of::<f32>())?,
+            wide: AlignedBuf::zeroed(avx2_blocks * BLOCK * size_of::<i16>())?,
+            wide_scales: AlignedBuf::zeroed(avx2_rows * size_of::<f32>())?,
             bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
             quantized: false,
             in_super_blocks: false,
+            widened: false,
             rounded: false,
             tiles: match on_tiles {
                 true => Some([Tiles::new(rows, columns)?, Tiles::new(rows, columns)?]),
@@ -89,7 +119,7 @@ impl Acts {
 
     /// No form of the values has been made.
     fn forget(&mut self) {
-        (self.quantized, self.in_super_blocks, self.rounded) = (false, false, false);
+        (self.quantized, self.in_super_blocks, self.widened, self.rounded) = (false, false, false, false);
         (self.tiled, self.only_tiled) = (false, false);
     }
 
@@ -131,19 +161,44 @@ impl Acts {
         &bytemuck::cast_slice(self.q.as_slice())[..self.n * self.columns]
     }
 
-    /// The scales of the blocks' halves, `[rows][columns / 32]`.
+    /// The first `n` of the elements, or nothing where the instruction set does not want them.
+    fn first_of<T: bytemuck::Pod>(buffer: &AlignedBuf, n: usize) -> &[T] {
+        bytemuck::cast_slice(buffer.as_slice()).get(..n).unwrap_or_default()
+    }
+
+    /// The scales of the blocks' halves, `[rows][columns / 32]`; none with AVX2.
     pub fn halves(&self) -> &[Halves] {
-        &bytemuck::cast_slice(self.halves.as_slice())[..self.n * (self.columns / BLOCK)]
+        Acts::first_of(&self.halves, self.n * (self.columns / BLOCK))
     }
 
-    /// The scales of the blocks, `[rows][columns / 32]`.
+    /// The scales of the blocks, `[rows][columns / 32]`; none with AVX2.
     pub fn joined(&self) -> &[Joined] {
-        &bytemuck::cast_slice(self.joined.as_slice())[..self.n * (self.columns / BLOCK)]
+        Acts::first_of(&self.joined, self.n * (self.columns / BLOCK))
     }
 
-    /// The rows in super-blocks, `[rows][columns / 256]`.
+    /// The scales of the blocks with AVX2, `[rows][columns / 32]`.
+    pub fn multiples(&self) -> &[Multiples] {
+        Acts::first_of(&self.multiples, self.n * (self.columns / BLOCK))
+    }
+
+    /// The units of these, `[rows]`.
+    pub fn units(&self) -> &[f32] {
+        Acts::first_of(&self.units, self.n)
+    }
+
+    /// The rows in 16 bits with AVX2, `[rows][columns]`.
+    pub fn wide(&self) -> &[i16] {
+        Acts::first_of(&self.wide, self.n * self.columns)
+    }
+
+    /// The scales of these, `[rows]`.
+    pub fn wide_scales(&self) -> &[f32] {
+        Acts::first_of(&self.wide_scales, self.n)
+    }
+
+    /// The rows in super-blocks, `[rows][columns / 256]`; none with AVX2.
     pub fn super_blocks(&self) -> &[SuperBlock] {
-        &bytemuck::cast_slice(self.super_blocks.as_slice())[..self.n * (self.columns / SUPER_BLOCK)]
+        Acts::first_of(&self.super_blocks, self.n * (self.columns / SUPER_BLOCK))
     }
 
     /// The rows in tiles of bf16, if [`Acts::tile`] has made them.
@@ -204,40 +259,48 @@ impl Acts {
     }
 
     /// Quantises all rows, unless that is done. Rows that are no whole number of blocks stay float32: only float formats have
-    /// such.
-    pub fn quantize(&mut self, isa: Isa, pool: &Pool) {
+    /// such. `isa` is one that has the form.
+    pub fn quantize(&mut self, form: Form, isa: Isa, pool: &Pool) {
         let (n, columns) = (self.n, self.columns);
-        if self.quantized || columns % BLOCK != 0 || isa == Isa::Scalar {
+        let (block, made) = match form {
+            Form::Blocks | Form::Multiples => (BLOCK, &mut self.quantized),
+            Form::SuperBlocks => (SUPER_BLOCK, &mut self.in_super_blocks),
+            Form::Wide => (BLOCK, &mut self.widened),
+        };
+        if *made || columns % block != 0 {
             return;
         }
-        self.quantized = true;
-        let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
-        let q = Rows::new(&mut bytemuck::cast_slice_mut::<u8, i8>(self.q.as_mut_slice())[..n * columns], columns);
-        let blocks = columns / BLOCK;
-        let halves = Rows::new(&mut bytemuck::cast_slice_mut(self.halves.as_mut_slice())[..n * blocks], blocks);
-        let joined = Rows::new(&mut bytemuck::cast_slice_mut(self.joined.as_mut_slice())[..n * blocks], blocks);
-        pool.each_row(n, &|i| {
-            // SAFETY: each row is taken by one task.
-            let (q, halves, joined) = unsafe { (q.row(i), halves.row(i), joined.row(i)) };
-            quantize_row(isa, &values[i * columns..(i + 1) * columns], q, halves, joined);
-        });
-    }
-
-    /// Quantises all rows in super-blocks, unless that is done, if they are whole numbers of these.
-    pub fn quantize_super_blocks(&mut self, isa: Isa, pool: &Pool) {
-        let (n, columns) = (self.n, self.columns);
-        if self.in_super_blocks || columns % SUPER_BLOCK != 0 || isa == Isa::Scalar {
-            return;
+        *made = true;
+        /// Rows of `width` elements of a form.
+        fn rows<T: bytemuck::Pod>(buffer: &mut AlignedBuf, n: usize, width: usize) -> Rows<'_, T> {
+            Rows::new(&mut bytemuck::cast_slice_mut(buffer.as_mut_slice())[..n * width], width)
         }
-        self.in_super_blocks = true;
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
-        let blocks = columns / SUPER_BLOCK;
-        let out = &mut bytemuck::cast_slice_mut(self.super_blocks.as_mut_slice())[..n * blocks];
-        let rows = Rows::new(out, blocks);
-        pool.each_row(n, &|i| {
-            // SAFETY: each row is taken by one task.
-            quantize_super_blocks(isa, &values[i * columns..(i + 1) * columns], unsafe { rows.row(i) });
-        });
+        let value = |i: usize| &values[i * columns..(i + 1) * columns];
+        let blocks = columns / block;
+        // SAFETY, of all forms: each row is taken by one task.
+        match form {
+            Form::Blocks => {
+                let q = rows(&mut self.q, n, columns);
+                let (halves, joined) = (rows(&mut self.halves, n, blocks), rows(&mut self.joined, n, blocks));
+                pool.each_row(n, &|i| unsafe { quantize_row(isa, value(i), q.row(i), halves.row(i), joined.row(i)) });
+            }
+            Form::SuperBlocks => {
+                let super_blocks = rows(&mut self.super_blocks, n, blocks);
+                pool.each_row(n, &|i| unsafe { quantize_super_blocks(isa, value(i), super_blocks.row(i)) });
+            }
+            Form::Multiples => {
+                let (q, units) = (rows(&mut self.q, n, columns), rows(&mut self.units, n, 1));
+                let multiples = rows(&mut self.multiples, n, blocks);
+                pool.each_row(n, &|i| unsafe {
+                    units.row(i)[0] = multiples::quantize_row(isa, value(i), q.row(i), multiples.row(i));
+                });
+            }
+            Form::Wide => {
+                let (wide, scales) = (rows(&mut self.wide, n, columns), rows(&mut self.wide_scales, n, 1));
+                pool.each_row(n, &|i| unsafe { scales.row(i)[0] = wide::quantize_row(isa, value(i), wide.row(i)) });
+            }
+        }
     }
 
     /// Rounds all rows to bf16, filled up with zeros to whole blocks, unless that is done: if `isa` admits products of bf16,

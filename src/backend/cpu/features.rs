@@ -9,7 +9,9 @@ pub enum Isa {
     Scalar,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ, VL and VNNI (and all of [`Isa::Avx2`]).
+    /// AVX-VNNI: products of bytes in one instruction of 256 bits (and all of [`Isa::Avx2`], which serves all else).
+    AvxVnni,
+    /// AVX-512 F, BW, DQ, VL and VNNI (and all of [`Isa::Avx2`], but not always AVX-VNNI).
     Avx512Vnni,
     /// AMX tiles with bf16 (and all of [`Isa::Avx512Vnni`], and AVX-512 BF16).
     Amx,
@@ -30,10 +32,20 @@ static VECTORS: LazyLock<Isa> = LazyLock::new(|| {
             return Isa::Avx512Vnni;
         }
         if avx2 {
-            return Isa::Avx2;
+            return if *AVX_VNNI { Isa::AvxVnni } else { Isa::Avx2 };
         }
     }
     Isa::Scalar
+});
+
+/// Whether the processor has AVX-VNNI, which the first ones with AVX-512 VNNI do not have.
+static AVX_VNNI: LazyLock<bool> = LazyLock::new(|| {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 });
 
 /// Whether this process may use AMX.
@@ -48,7 +60,7 @@ static AMX: LazyLock<bool> = LazyLock::new(|| {
 
 impl Isa {
     /// Every instruction set, from the plainest.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Amx];
 
     /// The best one that this processor may run.
     pub fn detect() -> Isa {
@@ -61,7 +73,18 @@ impl Isa {
     /// demands that the process's alternate signal stacks have room for the tiles: `sysconf(_SC_MINSIGSTKSZ)` bytes. Where a
     /// thread already has a smaller one, it refuses, and AVX-512 is the best.)
     pub fn up_to(cap: Isa) -> Isa {
-        if cap == Isa::Amx && *AMX { Isa::Amx } else { cap.min(*VECTORS) }
+        if cap == Isa::Amx && *AMX {
+            return Isa::Amx;
+        }
+        Isa::capped(*VECTORS, *AVX_VNNI, cap)
+    }
+
+    /// The best one without AMX, of a processor whose best is `best`, but none better than `cap`.
+    fn capped(best: Isa, has_avx_vnni: bool, cap: Isa) -> Isa {
+        match best.min(cap) {
+            Isa::AvxVnni if !has_avx_vnni => Isa::Avx2,
+            isa => isa,
+        }
     }
 
     /// Whether the processor multiplies bf16 (AVX512_BF16), beside [`Isa::Avx512Vnni`], whose cap admits it.
@@ -79,6 +102,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avx-vnni",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Amx => "amx",
         }
@@ -91,8 +115,7 @@ impl Isa {
 
     /// Those that this processor may run, from the plainest: what a kernel test iterates over.
     pub fn available() -> impl Iterator<Item = Isa> {
-        let best = Isa::detect();
-        Isa::ALL.into_iter().filter(move |&isa| isa <= best)
+        Isa::ALL.into_iter().filter(|&isa| Isa::up_to(isa) == isa)
     }
 }
 
@@ -122,5 +145,35 @@ mod tiles {
     pub fn permitted() -> bool {
         // SAFETY: a system call without pointers.
         unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_is_no_promise() {
+        for (best, has_avx_vnni, cap, found) in [
+            (Isa::Avx2, false, Isa::Amx, Isa::Avx2),
+            (Isa::Avx2, false, Isa::AvxVnni, Isa::Avx2),
+            (Isa::AvxVnni, true, Isa::Avx512Vnni, Isa::AvxVnni),
+            (Isa::AvxVnni, true, Isa::Avx2, Isa::Avx2),
+            (Isa::Avx512Vnni, true, Isa::AvxVnni, Isa::AvxVnni),
+            // Ice Lake, Zen 4: the greater set without the smaller one.
+            (Isa::Avx512Vnni, false, Isa::AvxVnni, Isa::Avx2),
+            (Isa::Avx512Vnni, false, Isa::Amx, Isa::Avx512Vnni),
+            (Isa::Scalar, false, Isa::Amx, Isa::Scalar),
+        ] {
+            assert_eq!(Isa::capped(best, has_avx_vnni, cap), found, "{best:?}, {has_avx_vnni}, up to {cap:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_available_is_what_a_cap_gives() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::up_to(isa), isa);
+        }
+        assert_eq!(Isa::available().last(), Some(Isa::detect()));
     }
 }

@@ -213,9 +213,9 @@ pub(super) fn float_kernel(isa: Isa, left: usize) -> Option<(usize, FloatKernel)
         (Isa::Avx512Vnni, 2..) => Some((2, float_group_avx512::<2>)),
         (Isa::Avx512Vnni, _) => Some((1, float_group_avx512::<1>)),
         // With few rows there are registers for all rows of a group at once: memory is then read in order.
-        (Isa::Avx2, 1) => Some((1, float_group_avx2::<1, 4>)),
-        (Isa::Avx2, 2..=3) => Some((2, float_group_avx2::<2, 4>)),
-        (Isa::Avx2, 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
+        (_, 1) => Some((1, float_group_avx2::<1, 4>)),
+        (_, 2..=3) => Some((2, float_group_avx2::<2, 4>)),
+        (_, 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
         (_, _) => Some((6, float_group_avx2::<6, 2>)),
     }
 }
@@ -251,7 +251,7 @@ pub(super) unsafe fn decode_group(isa: Isa, float: Float, group: *const u8, colu
     unsafe {
         match isa {
             Isa::Avx512Vnni | Isa::Amx => avx512(float, group, columns, out),
-            Isa::Avx2 => avx2(float, group, columns, out),
+            Isa::Avx2 | Isa::AvxVnni => avx2(float, group, columns, out),
             Isa::Scalar => {}
         }
     }
@@ -393,7 +393,7 @@ pub(super) fn float_products<const N: usize>(
         // SAFETY: the instruction set was detected; the lengths were checked.
         Isa::Avx512Vnni | Isa::Amx => unsafe { floats_avx512::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { floats_avx2::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { floats_avx2::<N>(float, row.as_ptr(), columns, x.as_ptr()) },
         Isa::Scalar => std::array::from_fn(|t| {
             // SAFETY: the lengths were checked.
             let product = |i: usize| unsafe { scalar(float, row.as_ptr(), i) } * x[t * columns + i];

@@ -1,15 +1,18 @@
-//! The kernels: products of packed rows with several rows of activations, in one text for both instruction sets, and the
-//! table that says which may run where. Those of floats are in `floats`.
+//! The kernels: products of packed rows with several rows of activations, in one text for the instruction sets
+//! with VNNI, and the table that says which may run where. AVX2's are in `avx2`, those of floats in `floats`.
 //!
 //! Names are `format_isa`. A kernel's result for a row of activations does not depend on how many rows it is given.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
+use super::avx2::Numbers;
+use super::avx2::kernels as avx2;
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Simd, fetch};
+use super::simd::{Avx2, Avx512Vnni, SIGNED_OFFSET, Vnni, fetch};
 use super::tiles::{self, Scales, Tile};
-use crate::backend::cpu::acts::Acts;
+use crate::backend::cpu::acts::{Acts, Form};
+use crate::backend::cpu::multiples::Multiples;
 use crate::backend::cpu::quantize::{BLOCK, Halves, Joined, SUMS_UNIT, SUPER_BLOCK, SuperBlock};
 use crate::quant::TensorType;
 
@@ -23,9 +26,13 @@ pub(super) struct Quantized {
     halves: *const Halves,
     joined: *const Joined,
     super_blocks: *const SuperBlock,
+    multiples: *const Multiples,
+    units: *const f32,
+    wide: *const i16,
+    wide_scales: *const f32,
     columns: usize,
     /// The weights are not in a cache yet: fetch what comes after them.
-    ahead: bool,
+    pub ahead: bool,
 }
 
 impl Quantized {
@@ -36,9 +43,14 @@ impl Quantized {
         let blocks = columns / BLOCK;
         Quantized {
             q: acts.q()[first * columns..].as_ptr(),
-            halves: acts.halves()[first * blocks..].as_ptr(),
-            joined: acts.joined()[first * blocks..].as_ptr(),
-            super_blocks: acts.super_blocks()[first * (columns / SUPER_BLOCK)..].as_ptr(),
+            // (Of these an instruction set has some or the others.)
+            halves: acts.halves().get(first * blocks..).unwrap_or_default().as_ptr(),
+            joined: acts.joined().get(first * blocks..).unwrap_or_default().as_ptr(),
+            super_blocks: acts.super_blocks().get(first * (columns / SUPER_BLOCK)..).unwrap_or_default().as_ptr(),
+            multiples: acts.multiples().get(first * blocks..).unwrap_or_default().as_ptr(),
+            units: acts.units().get(first..).unwrap_or_default().as_ptr(),
+            wide: acts.wide().get(first * columns..).unwrap_or_default().as_ptr(),
+            wide_scales: acts.wide_scales().get(first..).unwrap_or_default().as_ptr(),
             columns,
             ahead,
         }
@@ -51,6 +63,25 @@ impl Quantized {
             halves: self.halves.wrapping_add(tile),
             joined: self.joined.wrapping_add(tile),
             super_blocks: self.super_blocks.wrapping_add(tile * BLOCK / SUPER_BLOCK),
+            multiples: self.multiples.wrapping_add(tile),
+            wide: self.wide.wrapping_add(tile * BLOCK),
+            ..self
+        }
+    }
+
+    /// The rows after `rows` of these.
+    #[inline(always)]
+    pub fn skip_rows(self, rows: usize) -> Quantized {
+        let blocks = rows * (self.columns / BLOCK);
+        Quantized {
+            q: self.q.wrapping_add(rows * self.columns),
+            halves: self.halves.wrapping_add(blocks),
+            joined: self.joined.wrapping_add(blocks),
+            super_blocks: self.super_blocks.wrapping_add(rows * (self.columns / SUPER_BLOCK)),
+            multiples: self.multiples.wrapping_add(blocks),
+            units: self.units.wrapping_add(rows),
+            wide: self.wide.wrapping_add(rows * self.columns),
+            wide_scales: self.wide_scales.wrapping_add(rows),
             ..self
         }
     }
@@ -78,6 +109,24 @@ impl Quantized {
     pub fn super_block(&self, t: usize, i: usize) -> *const SuperBlock {
         self.super_blocks.wrapping_add(t * (self.columns / SUPER_BLOCK) + i)
     }
+
+    /// The block's scales for AVX2.
+    #[inline(always)]
+    pub fn multiples(&self, t: usize, i: usize) -> *const Multiples {
+        self.multiples.wrapping_add(t * (self.columns / BLOCK) + i)
+    }
+
+    /// The numbers of 16 bits of block `i` of row `t`.
+    #[inline(always)]
+    pub fn wide(&self, t: usize, i: usize) -> *const i16 {
+        self.wide.wrapping_add(t * self.columns + i * BLOCK)
+    }
+
+    /// By what sums of row `t` are to be multiplied with AVX2: those of numbers of 16 bits, or of bytes.
+    #[inline(always)]
+    pub fn unit(&self, t: usize, wide: bool) -> *const f32 {
+        if wide { self.wide_scales.wrapping_add(t) } else { self.units.wrapping_add(t) }
+    }
 }
 
 /// Multiplies the 16 rows of a group, `tiles` tiles long, by `N` rows of activations: `out[N][16]`.
@@ -92,12 +141,14 @@ pub(super) struct Kernel {
     pub name: &'static str,
     pub tensor_type: TensorType,
     pub isa: Isa,
+    /// The activations that it takes.
+    pub form: Form,
     /// For each of [`WIDTHS`].
     pub run: [PackedKernel; 4],
 }
 
 #[inline(always)]
-unsafe fn packed<S: Simd, T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+unsafe fn packed<S: Vnni, T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         // Where there are registers for it, both halves of a tile at once: memory is then read in order.
@@ -116,7 +167,7 @@ unsafe fn packed<S: Simd, T: Tile, const N: usize>(group: *const u8, tiles: usiz
 
 /// `VECTORS` vectors of rows from `row`.
 #[inline(always)]
-unsafe fn rows<S: Simd, T: Tile, const N: usize, const VECTORS: usize>(
+unsafe fn rows<S: Vnni, T: Tile, const N: usize, const VECTORS: usize>(
     group: *const u8,
     row: usize,
     tiles: usize,
@@ -165,7 +216,7 @@ unsafe fn rows<S: Simd, T: Tile, const N: usize, const VECTORS: usize>(
 
 /// Adds the products of one tile.
 #[inline(always)]
-unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
+unsafe fn accumulate<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
@@ -178,9 +229,9 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
         let mut w = T::numbers::<S>(tile, row);
         let scales = T::scales::<S>(head, tile, row);
         // What is the same for all rows of activations is done to the weights, if there are enough rows.
-        let (prepared, shifted) = (T::JOINED && N > 2, S::LANES == ROWS);
+        let prepared = T::JOINED && N > 2;
         if prepared {
-            w = tiles::joined_numbers::<S, T>(w, shifted);
+            w = tiles::joined_numbers::<S, T>(w);
         }
         for t in 0..N {
             let x = acts.numbers(t, block);
@@ -190,12 +241,12 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
             }
             let scale = &*acts.joined(t, block);
             let start = S::splat_i32(scale.start_of(if prepared { T::JOINED_AS } else { T::OFFSET }));
-            let first = match prepared && shifted {
-                true => S::dot4::<5>(start, &w[..4], x),
+            let first = match prepared {
+                true => S::dot4(start, &w[..4], x),
                 false => S::dot4_shifted(start, &w[..4], x),
             };
             // (Two chains: the second does not wait for the first.)
-            let second = S::dot4::<5>(S::splat_i32(0), &w[4..], x.add(16));
+            let second = S::dot4(S::splat_i32(0), &w[4..], x.add(16));
             let both = S::to_float(S::add_i32(S::shift_right(first, scale.shift), second));
             sums[t] = S::fma(S::mul(both, S::splat(scale.d)), scales.d[0], sums[t]);
             if T::MINIMUM {
@@ -207,7 +258,7 @@ unsafe fn accumulate<S: Simd, T: Tile, const N: usize>(
 
 /// Adds the products of a tile and a block, each half of whose activations is scaled apart.
 #[inline(always)]
-unsafe fn halves<S: Simd, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
+unsafe fn halves<S: Vnni, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         let [a, b] = half_products::<S, T>(w, x, [block.sum(0), block.sum(1)]);
@@ -218,21 +269,21 @@ unsafe fn halves<S: Simd, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const 
 
 /// The products of both halves of a tile with halves of activations whose sums are `sum`.
 #[inline(always)]
-unsafe fn half_products<S: Simd, T: Tile>(w: &[S::I; 8], x: *const i8, sum: [i32; 2]) -> [S::I; 2] {
+unsafe fn half_products<S: Vnni, T: Tile>(w: &[S::I; 8], x: *const i8, sum: [i32; 2]) -> [S::I; 2] {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let offset = if T::BITS == 8 { S::SIGNED_OFFSET } else { T::OFFSET };
+        let offset = if T::BITS == 8 { SIGNED_OFFSET } else { T::OFFSET };
         let (a, b) = (S::splat_i32(-offset * sum[0]), S::splat_i32(-offset * sum[1]));
         match T::BITS {
             8 => [S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16))],
-            _ => [dot4::<S, T>(a, &w[..4], x), dot4::<S, T>(b, &w[4..], x.add(16))],
+            _ => [S::dot4(a, &w[..4], x), S::dot4(b, &w[4..], x.add(16))],
         }
     }
 }
 
 /// Adds the products of tile `i` of a super-block, in units of the activations' scale.
 #[inline(always)]
-unsafe fn accumulate_part<S: Simd, T: Tile, const N: usize>(
+unsafe fn accumulate_part<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
@@ -259,7 +310,7 @@ unsafe fn accumulate_part<S: Simd, T: Tile, const N: usize>(
 
 /// Adds the products with the minimums of a super-block; after the last, makes sums of what is in units of its scale.
 #[inline(always)]
-unsafe fn finish_super_block<S: Simd, T: Tile, const N: usize>(
+unsafe fn finish_super_block<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     row: usize,
     acts: Quantized,
@@ -301,27 +352,24 @@ unsafe fn finish_super_block<S: Simd, T: Tile, const N: usize>(
     }
 }
 
-#[inline(always)]
-unsafe fn dot4<S: Simd, T: Tile>(sum: S::I, w: &[S::I], x: *const i8) -> S::I {
-    // SAFETY: as the caller's.
-    unsafe {
-        match T::BITS {
-            6 => S::dot4::<6>(sum, w, x),
-            _ => S::dot4::<5>(sum, w, x),
-        }
-    }
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn packed_avx512<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
     unsafe { packed::<Avx512Vnni, T, N>(group, tiles, acts, out) }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn packed_avx2<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+#[target_feature(enable = "avx2,avxvnni,fma,f16c")]
+unsafe fn packed_avxvnni<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
     // SAFETY: as `PackedKernel` demands.
     unsafe { packed::<Avx2, T, N>(group, tiles, acts, out) }
+}
+
+const fn vnni_form<T: Tile>() -> Form {
+    if T::TILES > 1 { Form::SuperBlocks } else { Form::Blocks }
+}
+
+const fn avx2_form<T: Tile>() -> Form {
+    if T::WIDE { Form::Wide } else { Form::Multiples }
 }
 
 macro_rules! kernels {
@@ -332,18 +380,30 @@ macro_rules! kernels {
                 name: concat!(stringify!($format), "_avx512vnni"),
                 tensor_type: TensorType::$format,
                 isa: Isa::Avx512Vnni,
+                form: vnni_form::<tiles::$format>(),
                 run: [
                     packed_avx512::<tiles::$format, 8>, packed_avx512::<tiles::$format, 4>,
                     packed_avx512::<tiles::$format, 2>, packed_avx512::<tiles::$format, 1>,
                 ],
             },
             Kernel {
+                name: concat!(stringify!($format), "_avxvnni"),
+                tensor_type: TensorType::$format,
+                isa: Isa::AvxVnni,
+                form: vnni_form::<tiles::$format>(),
+                run: [
+                    packed_avxvnni::<tiles::$format, 8>, packed_avxvnni::<tiles::$format, 4>,
+                    packed_avxvnni::<tiles::$format, 2>, packed_avxvnni::<tiles::$format, 1>,
+                ],
+            },
+            Kernel {
                 name: concat!(stringify!($format), "_avx2"),
                 tensor_type: TensorType::$format,
                 isa: Isa::Avx2,
+                form: avx2_form::<tiles::$format>(),
                 run: [
-                    packed_avx2::<tiles::$format, 8>, packed_avx2::<tiles::$format, 4>,
-                    packed_avx2::<tiles::$format, 2>, packed_avx2::<tiles::$format, 1>,
+                    avx2::packed::<tiles::$format, 8>, avx2::packed::<tiles::$format, 4>,
+                    avx2::packed::<tiles::$format, 2>, avx2::packed::<tiles::$format, 1>,
                 ],
             },
         )*];

@@ -128,11 +128,8 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
     }
     acts.value(pool);
     for matrix in matrices.iter().filter(|matrix| !(exact || tiled && on_tiles(matrix))) {
-        if kernel(matrix.tensor_type(), isa).is_some() {
-            match Layout::of(matrix.tensor_type()).is_some_and(|layout| layout.tiles > 1) {
-                true => acts.quantize_super_blocks(isa, pool),
-                false => acts.quantize(isa, pool),
-            }
+        if let Some(kernel) = kernel(matrix.tensor_type(), isa) {
+            acts.quantize(kernel.form, isa, pool);
         }
         if matrix.has_packed_halves() {
             acts.round(isa, pool);
@@ -157,7 +154,7 @@ impl Part<'_> {
         }
         let tensor_type = self.matrix.tensor_type();
         let layout = Layout::of(tensor_type).filter(|_| !exact);
-        let panels = panels(tensor_type, isa).filter(|_| acts.rows() >= panels::LEAST_ROWS);
+        let panels = panels(tensor_type, isa).filter(|panels| acts.rows() >= panels.least_rows);
         match (layout, panels, kernel(tensor_type, isa)) {
             (Some(layout), Some(panels), _) => self.run_panels(layout, panels, acts, rows, groups),
             (Some(layout), None, Some(kernel)) => self.run_packed(layout, kernel, acts, rows, groups),
@@ -202,23 +199,23 @@ impl Part<'_> {
     /// A panel of two groups of long rows is made and multiplied in parts. If the activations of all parts do not fit the cache,
     /// some panels take turns with each part, and their sums are kept meanwhile.
     fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
-        let blocks = acts.columns() / COLUMNS / layout.tiles;
+        let blocks = acts.columns() / COLUMNS / panels.tiles;
         let part = panels.part(blocks);
-        let most = (PANEL_ACTS / (part * panels.acts).max(1)).max(panels::LEAST_ROWS);
+        let most = (PANEL_ACTS / (part * panels.acts).max(1)).max(panels.least_rows);
         let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1));
-        let pair = panels::GROUPS * ROWS * height;
+        let pair = panels.groups * ROWS * height;
         let together = if height * blocks * panels.acts <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
         UNFOLDED.with_borrow_mut(|(panel, sums)| {
             panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
             sums.resize(sums.len().max(together * pair), 0.0);
             for first in rows.clone().step_by(height) {
                 let end = rows.end.min(first + height);
-                for start in groups.clone().step_by(together * panels::GROUPS) {
-                    let turn = start..groups.end.min(start + together * panels::GROUPS);
+                for start in groups.clone().step_by(together * panels.groups) {
+                    let turn = start..groups.end.min(start + together * panels.groups);
                     for block in (0..blocks).step_by(part) {
                         let blocks = block..blocks.min(block + part);
-                        for (group, sums) in turn.clone().step_by(panels::GROUPS).zip(sums.chunks_exact_mut(pair)) {
-                            let groups = group..turn.end.min(group + panels::GROUPS);
+                        for (group, sums) in turn.clone().step_by(panels.groups).zip(sums.chunks_exact_mut(pair)) {
+                            let groups = group..turn.end.min(group + panels.groups);
                             let panel = panel.as_mut_ptr().cast();
                             self.run_panel(layout, panels, acts, first..end, groups, blocks.clone(), panel, sums);
                         }
@@ -241,15 +238,15 @@ impl Part<'_> {
         panel: *mut u8,
         sums: &mut [f32],
     ) {
-        let all = acts.columns() / COLUMNS / layout.tiles;
+        let all = acts.columns() / COLUMNS / panels.tiles;
         let (row, n) = (groups.start * ROWS, groups.len());
         SCRATCH.with_borrow_mut(|(scratch, _)| {
             let bytes = self.matrix.groups_of(layout, groups.start, n, scratch);
-            assert!(bytes.len() == n * all * layout.block() && blocks.end <= all);
+            assert!(bytes.len() * layout.tiles == n * all * panels.tiles * layout.block() && blocks.end <= all);
             let group = blocks.len() * panels.block;
             assert!(n * group <= panels::PANEL);
             for (i, bytes) in bytes.chunks_exact(bytes.len() / n).enumerate() {
-                // SAFETY: the processor has AVX-512; a group of all blocks, and room for these of each.
+                // SAFETY: the processor has the instruction set; a group of all blocks, and room for these of each.
                 unsafe { (panels.unfold)(bytes.as_ptr(), blocks.start, blocks.len(), panel.add(i * group)) };
             }
             // The last blocks' kernels write where the products belong, unless there is a bias or padding.
@@ -257,34 +254,33 @@ impl Part<'_> {
             let direct = last && self.bias.is_none() && row + n * ROWS <= self.matrix.rows();
             // What the next groups are, fetched once.
             let unread = if blocks.start == 0 { bytes.len() } else { 0 };
-            let (lines, fetched) = panels.lines(unread, rows.len(), blocks.len());
-            let mut next = bytes.as_ptr_range().end;
-            let mut at = rows.start;
-            while at < rows.end {
-                let Some(width) = panels.width(rows.end - at) else { break };
-                let sums = sums[(at - rows.start) * panels::GROUPS * ROWS..].as_mut_ptr();
+            let stride = panels.groups * ROWS;
+            let mut block = panels::Block {
+                panel,
+                group,
+                count: blocks.len(),
+                last,
+                runs: 0,
+                acts: Quantized::rows(acts, rows.start, false).skip_tiles(blocks.start * panels.tiles),
+                sums: if blocks.start > 0 { sums.as_ptr() } else { std::ptr::null() },
+                sums_stride: stride,
                 // SAFETY: these rows of the matrix belong to one task.
-                let out = if direct { unsafe { self.out.at(at, row) } } else { sums };
-                let block = panels::Block {
-                    panel,
-                    group,
-                    count: blocks.len(),
-                    last,
-                    acts: &Quantized::rows(acts, at, false).skip_tiles(blocks.start * layout.tiles),
-                    sums: if blocks.start > 0 { sums } else { std::ptr::null() },
-                    out,
-                    out_stride: if direct { self.out.width() } else { panels::GROUPS * ROWS },
-                    accumulate: direct && self.accumulate,
-                    next,
-                    lines,
-                };
+                out: if direct { unsafe { self.out.at(rows.start, row) } } else { sums.as_mut_ptr() },
+                out_stride: if direct { self.out.width() } else { stride },
+                accumulate: direct && self.accumulate,
+                next: bytes.as_ptr_range().end,
+                lines: panels.lines(unread, rows.len(), blocks.len()),
+            };
+            let mut left = rows.len();
+            while let Some((width, runs)) = panels.runs(left) {
+                block.runs = runs;
                 // SAFETY: as above; there are as many rows of activations and sums as the kernel takes.
                 unsafe { panels.run[n - 1][width](&block) };
-                next = next.wrapping_add(fetched);
-                at += panels.widths[width];
+                block = block.after(panels.widths[width] * runs, blocks.len() * panels.tiles * runs);
+                left -= panels.widths[width] * runs;
             }
             if last && !direct {
-                for (t, products) in sums.chunks_exact(panels::GROUPS * ROWS).take(rows.len()).enumerate() {
+                for (t, products) in sums.chunks_exact(panels.groups * ROWS).take(rows.len()).enumerate() {
                     self.store(rows.start + t, row, &products[..n * ROWS]);
                 }
             }

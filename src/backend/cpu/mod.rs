@@ -3,6 +3,7 @@
 pub mod acts;
 mod amx;
 pub mod attention;
+mod avx2;
 mod bf12;
 mod cache;
 pub mod features;
@@ -12,6 +13,7 @@ mod kernels;
 pub mod matmul;
 pub mod matrix;
 pub mod memory;
+mod multiples;
 mod ops;
 mod pack;
 pub mod packfile;
@@ -22,6 +24,7 @@ mod rows;
 mod simd;
 mod tiles;
 pub mod vector;
+mod wide;
 
 use std::sync::Arc;
 

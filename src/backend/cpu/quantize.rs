@@ -63,31 +63,21 @@ pub struct Joined {
     pub start: i32,
     /// The sum of both halves' `d · Σ q`.
     pub s: f32,
+    /// Half of what is shifted out: [`Joined::start`] for weights to which nothing was added.
+    pub half: i32,
 }
 
 impl Joined {
     /// [`Joined::start`] for weights to which `offset`, 0, 8 or 16, was added instead.
     #[inline(always)]
     pub fn start_of(&self, offset: i32) -> i32 {
-        let half = ROUND[self.shift as usize & 15];
         match offset {
-            0 => half,
+            0 => self.half,
             JOINED_OFFSET => self.start,
-            _ => (self.start + half) >> 1,
+            _ => (self.start + self.half) >> 1,
         }
     }
 }
-
-/// Half of the unit of a shift.
-static ROUND: [i32; 16] = {
-    let mut half = [0; 16];
-    let mut shift = 0;
-    while shift < 16 {
-        half[shift] = (1 << shift) >> 1;
-        shift += 1;
-    }
-    half
-};
 
 /// Blocks whose scales are computed together, as vectors.
 const TOGETHER: usize = 16;
@@ -126,9 +116,10 @@ impl Scales {
         for (i, (halves, joined)) in halves.iter_mut().zip(joined).take(TOGETHER).enumerate() {
             let (d, sum, shift) = ([self.d[0][i], self.d[1][i]], [sum[0][i], sum[1][i]], self.shift[i]);
             let total = (sum[0] << PRE_SHIFT) + (sum[1] << shift);
-            let start = ((1 << shift) >> 1) - JOINED_OFFSET * total;
+            let half = (1 << shift) >> 1;
             *halves = Halves { d, start: [-HALVES_OFFSET * sum[0], -HALVES_OFFSET * sum[1]] };
-            *joined = Joined { d: d[1], shift, start, s: d[0] * sum[0] as f32 + d[1] * sum[1] as f32 };
+            let s = d[0] * sum[0] as f32 + d[1] * sum[1] as f32;
+            *joined = Joined { d: d[1], shift, start: half - JOINED_OFFSET * total, s, half };
         }
     }
 }
@@ -149,7 +140,7 @@ trait Unit {
 }
 
 /// Adding 1.5 · 2²³ leaves a number, rounded to nearest even, in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
+pub(super) const ROUNDER: f32 = 12_582_912.0;
 
 struct Portable;
 
@@ -201,7 +192,7 @@ pub fn quantize_row(isa: Isa, values: &[f32], q: &mut [i8], halves: &mut [Halves
         Isa::Avx512Vnni | Isa::Amx => unsafe { x86::row_avx512(values, q, halves, joined) },
         // SAFETY: the instruction set was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86::row_avx2(values, q, halves, joined) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { x86::row_avx2(values, q, halves, joined) },
         // SAFETY: every processor runs it.
         _ => unsafe { row::<Portable>(values, q, halves, joined) },
     }
@@ -388,7 +379,7 @@ mod tests {
     #[test]
     fn a_block_of_zeros_is_zero() {
         let mut halves = [Halves { d: [1.0; 2], start: [1; 2] }];
-        let mut joined = [Joined { d: 1.0, shift: 0, start: 1, s: 1.0 }];
+        let mut joined = [Joined { d: 1.0, shift: 0, start: 1, s: 1.0, half: 1 }];
         let mut q = [1; 32];
         quantize_row(Isa::detect(), &[0.0; 32], &mut q, &mut halves, &mut joined);
         assert_eq!((q, halves[0], joined[0].d, joined[0].s), ([0; 32], Halves::default(), 0.0, 0.0));

@@ -1,5 +1,5 @@
-//! What the kernels need of a vector unit. One generic kernel serves both instruction sets: a vector's lanes are
-//! consecutive rows of a packed matrix, 8 with AVX2 and 16 with AVX-512, each lane 32 bits wide.
+//! What the kernels need of a vector unit. One generic kernel serves all instruction sets: a vector's lanes are
+//! consecutive rows of a packed matrix, 8 with AVX2 and AVX-VNNI, 16 with AVX-512, each lane 32 bits wide.
 //!
 //! All methods are inlined into functions that enable the instruction set, which is why they are `unsafe`: nobody else
 //! may call them.
@@ -45,7 +45,7 @@ pub(super) unsafe fn halves_to_bf16(halves: __m512i) -> __m512i {
 /// number, which has a third of the throughput, and clamps the number first.)
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn shift_right(a: __m512i, by: __m512i) -> __m512i {
+fn shift_right(a: __m512i, by: __m512i) -> __m512i {
     let out: __m512i;
     // SAFETY: registers alone are touched.
     unsafe {
@@ -58,11 +58,37 @@ pub(super) fn shift_right(a: __m512i, by: __m512i) -> __m512i {
 /// Lanes to the left by those of `by`. (Written out for the same reason.)
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn shift_left(a: __m512i, by: __m512i) -> __m512i {
+fn shift_left(a: __m512i, by: __m512i) -> __m512i {
     let out: __m512i;
     // SAFETY: registers alone are touched.
     unsafe {
         std::arch::asm!("vpsllvd {}, {}, {}", lateout(zmm_reg) out, in(zmm_reg) a, in(zmm_reg) by,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
+/// As [`shift_right`], of half as many lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift_right_8(a: __m256i, by: __m256i) -> __m256i {
+    let out: __m256i;
+    // SAFETY: registers alone are touched.
+    unsafe {
+        std::arch::asm!("vpsravd {}, {}, {}", lateout(ymm_reg) out, in(ymm_reg) a, in(ymm_reg) by,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    out
+}
+
+/// As [`shift_left`], of half as many lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn shift_left_8(a: __m256i, by: __m256i) -> __m256i {
+    let out: __m256i;
+    // SAFETY: registers alone are touched.
+    unsafe {
+        std::arch::asm!("vpsllvd {}, {}, {}", lateout(ymm_reg) out, in(ymm_reg) a, in(ymm_reg) by,
             options(pure, nomem, nostack, preserves_flags));
     }
     out
@@ -103,10 +129,9 @@ pub(super) trait Simd: Copy {
     type F: Copy;
     /// Lanes.
     const LANES: usize;
-    /// What [`Simd::dot4_signed`] adds to each weight, to be corrected by the sum of the activations.
-    const SIGNED_OFFSET: i32;
 
     unsafe fn load(p: *const u8) -> Self::I;
+    unsafe fn store(p: *mut u8, a: Self::I);
     unsafe fn splat_u8(x: u8) -> Self::I;
     unsafe fn splat_i32(x: i32) -> Self::I;
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
@@ -115,12 +140,6 @@ pub(super) trait Simd: Copy {
     unsafe fn shift16(a: Self::I, n: i32) -> Self::I;
     /// Bytes of a table of 16 by the low four bits of each byte.
     unsafe fn lookup(table: &[i8; 16], index: Self::I) -> Self::I;
-    /// `sum + Σ w·x` over 16 columns: `w` are unsigned bytes below `2^BITS`, `x` points to 16 signed ones.
-    unsafe fn dot4<const BITS: u32>(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
-    /// As [`Simd::dot4`] with signed `w`; the result has `SIGNED_OFFSET · Σ x` too much.
-    unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
-    /// As [`Simd::dot4`], with products times 2^[`PRE_SHIFT`], for numbers of five bits.
-    unsafe fn dot4_shifted(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I;
     unsafe fn add_i32(a: Self::I, b: Self::I) -> Self::I;
     /// `a >> shift` of each lane.
     unsafe fn shift_right(a: Self::I, shift: i32) -> Self::I;
@@ -130,6 +149,8 @@ pub(super) trait Simd: Copy {
     unsafe fn pre_shifted(a: Self::I) -> Self::I;
     unsafe fn add_u8(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_float(a: Self::I) -> Self::F;
+    /// Floats that are integers.
+    unsafe fn to_int(a: Self::F) -> Self::I;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load_f32(p: *const f32) -> Self::F;
@@ -142,6 +163,8 @@ pub(super) trait Simd: Copy {
     unsafe fn load_bf16(p: *const u8) -> Self::F;
     unsafe fn load_u8(p: *const u8) -> Self::F;
     unsafe fn load_i8(p: *const u8) -> Self::F;
+    /// The low and the high four bits of one byte a lane.
+    unsafe fn load_nibbles(p: *const u8) -> [Self::F; 2];
     /// `2^(e − 128)` of one byte a lane: half of an E8M0 scale.
     unsafe fn load_e8m0_half(p: *const u8) -> Self::F;
     /// Two floats, in the even and in the odd lanes.
@@ -152,23 +175,60 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(a: Self::F) -> f32;
 }
 
+/// What [`Vnni::dot4_signed`] adds to each weight, to be corrected by the sum of the activations.
+pub(super) const SIGNED_OFFSET: i32 = 128;
+
+/// Products of bytes in one instruction.
+pub(super) trait Vnni: Simd {
+    /// `sum + Σ w·x` of the four bytes of each lane: `w` are unsigned, `x` signed.
+    unsafe fn dot(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// `sum + Σ w·x` of the two signed numbers of 16 bits of each lane.
+    unsafe fn dot_pairs(sum: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// `sum + Σ w·x` over 16 columns: `w` are unsigned bytes, `x` points to 16 signed ones.
+    #[inline(always)]
+    unsafe fn dot4(mut sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I {
+        unsafe {
+            for j in 0..4 {
+                sum = Self::dot(sum, w[j], Self::splat_i32(x.cast::<i32>().add(j).read_unaligned()));
+            }
+            sum
+        }
+    }
+
+    /// As [`Vnni::dot4`], with products times 2^[`PRE_SHIFT`].
+    #[inline(always)]
+    unsafe fn dot4_shifted(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I {
+        unsafe { Self::add_i32(sum, Self::shift_left(Self::dot4(Self::splat_i32(0), w, x), PRE_SHIFT)) }
+    }
+
+    /// As [`Vnni::dot4`] with signed `w`; the result has [`SIGNED_OFFSET`] `· Σ x` too much.
+    #[inline(always)]
+    unsafe fn dot4_signed(sum: Self::I, w: &[Self::I], x: *const i8) -> Self::I {
+        unsafe {
+            let (offset, mut unsigned) = (Self::splat_u8(SIGNED_OFFSET as u8), [sum; 4]);
+            for j in 0..4 {
+                unsigned[j] = Self::add_u8(w[j], offset);
+            }
+            Self::dot4(sum, &unsigned, x)
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Vnni;
-
-#[inline(always)]
-unsafe fn four(x: *const i8, j: usize) -> i32 {
-    unsafe { x.cast::<i32>().add(j).read_unaligned() }
-}
 
 impl Simd for Avx512Vnni {
     type I = __m512i;
     type F = __m512;
     const LANES: usize = 16;
-    const SIGNED_OFFSET: i32 = 128;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m512i {
         unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u8, a: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), a) }
     }
     #[inline(always)]
     unsafe fn splat_u8(x: u8) -> __m512i {
@@ -201,32 +261,6 @@ impl Simd for Avx512Vnni {
         unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), index) }
     }
     #[inline(always)]
-    unsafe fn dot4<const BITS: u32>(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
-        unsafe {
-            for j in 0..4 {
-                sum = _mm512_dpbusd_epi32(sum, w[j], _mm512_set1_epi32(four(x, j)));
-            }
-            sum
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_signed(mut sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
-        unsafe {
-            let flip = _mm512_set1_epi8(-128);
-            for j in 0..4 {
-                sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(w[j], flip), _mm512_set1_epi32(four(x, j)));
-            }
-            sum
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_shifted(sum: __m512i, w: &[__m512i], x: *const i8) -> __m512i {
-        unsafe {
-            let products = Self::dot4::<5>(_mm512_setzero_si512(), w, x);
-            _mm512_add_epi32(sum, _mm512_slli_epi32::<{ PRE_SHIFT as u32 }>(products))
-        }
-    }
-    #[inline(always)]
     unsafe fn add_i32(a: __m512i, b: __m512i) -> __m512i {
         unsafe { _mm512_add_epi32(a, b) }
     }
@@ -249,6 +283,10 @@ impl Simd for Avx512Vnni {
     #[inline(always)]
     unsafe fn to_float(a: __m512i) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn to_int(a: __m512) -> __m512i {
+        unsafe { _mm512_cvtps_epi32(a) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -290,6 +328,14 @@ impl Simd for Avx512Vnni {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [__m512; 2] {
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
+            [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes))]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> __m512 {
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
     }
@@ -322,28 +368,32 @@ impl Simd for Avx512Vnni {
     }
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Avx2;
-
-/// Products of 16 columns, two in each 16-bit lane of each vector, added up: those of numbers of five bits fit, 8 · 31 · 127.
-#[inline(always)]
-unsafe fn four_products(w: &[__m256i], x: *const i8) -> __m256i {
-    unsafe {
-        let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
-        let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-        _mm256_add_epi16(a, b)
+impl Vnni for Avx512Vnni {
+    #[inline(always)]
+    unsafe fn dot(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(sum, w, x) }
     }
 }
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
 
 impl Simd for Avx2 {
     type I = __m256i;
     type F = __m256;
     const LANES: usize = 8;
-    const SIGNED_OFFSET: i32 = 0;
 
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m256i {
         unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut u8, a: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), a) }
     }
     #[inline(always)]
     unsafe fn splat_u8(x: u8) -> __m256i {
@@ -376,46 +426,16 @@ impl Simd for Avx2 {
         unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), index) }
     }
     #[inline(always)]
-    unsafe fn dot4<const BITS: u32>(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe {
-            let ones = _mm256_set1_epi16(1);
-            if BITS <= 5 {
-                return _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), ones));
-            }
-            const { assert!(BITS <= 6) };
-            let product = |j: usize| _mm256_maddubs_epi16(w[j], _mm256_set1_epi32(four(x, j)));
-            let (a, b) = (_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-            _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)))
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_signed(mut sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe {
-            let ones = _mm256_set1_epi16(1);
-            for j in 0..4 {
-                // |w| · (sign of w · x): 128 · 127 · 2 still fits 16 bits.
-                let x = _mm256_sign_epi8(_mm256_set1_epi32(four(x, j)), w[j]);
-                let products = _mm256_maddubs_epi16(_mm256_abs_epi8(w[j]), x);
-                sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, ones));
-            }
-            sum
-        }
-    }
-    #[inline(always)]
-    unsafe fn dot4_shifted(sum: __m256i, w: &[__m256i], x: *const i8) -> __m256i {
-        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(four_products(w, x), _mm256_set1_epi16(1 << PRE_SHIFT))) }
-    }
-    #[inline(always)]
     unsafe fn add_i32(a: __m256i, b: __m256i) -> __m256i {
         unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn shift_right(a: __m256i, shift: i32) -> __m256i {
-        unsafe { _mm256_srav_epi32(a, _mm256_set1_epi32(shift)) }
+        unsafe { shift_right_8(a, _mm256_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn shift_left(a: __m256i, shift: i32) -> __m256i {
-        unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(shift)) }
+        unsafe { shift_left_8(a, _mm256_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn pre_shifted(a: __m256i) -> __m256i {
@@ -428,6 +448,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn to_float(a: __m256i) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn to_int(a: __m256) -> __m256i {
+        unsafe { _mm256_cvtps_epi32(a) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -469,6 +493,14 @@ impl Simd for Avx2 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [__m256; 2] {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let low = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(bytes))]
+        }
+    }
+    #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> __m256 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
@@ -497,5 +529,17 @@ impl Simd for Avx2 {
             let pairs = _mm_add_ps(pairs, _mm_movehl_ps(pairs, pairs));
             _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
         }
+    }
+}
+
+/// AVX-VNNI, beside AVX2.
+impl Vnni for Avx2 {
+    #[inline(always)]
+    unsafe fn dot(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        unsafe { _mm256_dpbusd_avx_epi32(sum, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        unsafe { _mm256_dpwssd_avx_epi32(sum, w, x) }
     }
 }

@@ -57,20 +57,36 @@ pub(super) trait Tile {
     }
 }
 
-/// Numbers as sums of many rows that are joined want them: with one offset for all formats, and, if `shifted`, those of the
-/// first half [`PRE_SHIFT`](super::quantize::PRE_SHIFT) to the left.
+/// Numbers as sums of many rows that are joined want them: with one offset for all formats, and those of the first half
+/// [`PRE_SHIFT`](super::quantize::PRE_SHIFT) to the left.
 ///
 /// # Safety
 /// The instruction set of `S`.
 #[inline(always)]
-pub(super) unsafe fn joined_numbers<S: Simd, T: Tile>(mut numbers: [S::I; 8], shifted: bool) -> [S::I; 8] {
+pub(super) unsafe fn joined_numbers<S: Simd, T: Tile>(mut numbers: [S::I; 8]) -> [S::I; 8] {
     unsafe {
         let add = S::splat_u8((T::JOINED_AS - T::OFFSET) as u8);
         for j in 0..8 {
             numbers[j] = if T::JOINED_AS == T::OFFSET { numbers[j] } else { S::add_u8(numbers[j], add) };
-            numbers[j] = if shifted && j < 4 { S::pre_shifted(numbers[j]) } else { numbers[j] };
+            numbers[j] = if j < 4 { S::pre_shifted(numbers[j]) } else { numbers[j] };
         }
         numbers
+    }
+}
+
+/// `w = d · (q − OFFSET) + m` for all formats.
+///
+/// # Safety
+/// As [`Tile::scales`].
+#[inline(always)]
+pub(super) unsafe fn scales<S: Simd, T: Tile>(head: *const u8, tile: *const u8, row: usize) -> Scales<S> {
+    unsafe {
+        let mut scales = T::scales::<S>(head, tile, row);
+        if T::MINIMUM && T::TILES > 1 {
+            let less_dmin = S::mul(T::dmin::<S>(head, row), S::splat(-1.0));
+            scales.m = [S::mul(scales.m[0], less_dmin), S::mul(scales.m[1], less_dmin)];
+        }
+        scales
     }
 }
 
@@ -261,15 +277,9 @@ unsafe fn q2_k_scales<S: Simd>(head: *const u8, tile: *const u8, row: usize) -> 
         let d = S::load_f16(head.add(2 * row));
         let mut scales = Scales { d: [d, d], m: [d, d] };
         for half in 0..2 {
-            let mut low = [0u8; 16];
-            let mut high = [0u8; 16];
-            for lane in 0..S::LANES {
-                let byte = tile.add(16 * half + row + lane).read();
-                low[lane] = byte & 15;
-                high[lane] = byte >> 4;
-            }
-            scales.d[half] = S::mul(d, S::load_u8(low.as_ptr()));
-            scales.m[half] = S::load_u8(high.as_ptr());
+            let [low, high] = S::load_nibbles(tile.add(16 * half + row));
+            scales.d[half] = S::mul(d, low);
+            scales.m[half] = high;
         }
         scales
     }

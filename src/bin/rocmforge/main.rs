@@ -61,6 +61,8 @@ enum Command {
 enum IsaCap {
     Scalar,
     Avx2,
+    #[value(name = "avx-vnni")]
+    AvxVnni,
     #[value(name = "avx512-vnni")]
     Avx512Vnni,
     Amx,
@@ -105,6 +107,7 @@ impl ModelArgs {
         let isa = self.isa.map(|cap| match cap {
             IsaCap::Scalar => Isa::Scalar,
             IsaCap::Avx2 => Isa::Avx2,
+            IsaCap::AvxVnni => Isa::AvxVnni,
             IsaCap::Avx512Vnni => Isa::Avx512Vnni,
             IsaCap::Amx => Isa::Amx,
         });

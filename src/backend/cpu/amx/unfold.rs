@@ -106,18 +106,14 @@ impl<T: Tile> Folded for T {
         // SAFETY: as demanded.
         unsafe {
             let head = group.add(i / T::TILES * (T::HEAD + T::TILES * T::BYTES));
-            let scales = T::scales::<Avx512Vnni>(head, Self::place(group, i), 0);
+            let scales = tiles::scales::<Avx512Vnni, T>(head, Self::place(group, i), 0);
             let less = _mm512_set1_ps(LESS);
-            let less_dmin = match T::MINIMUM && T::TILES > 1 {
-                true => _mm512_mul_ps(T::dmin::<Avx512Vnni>(head, 0), _mm512_set1_ps(-LESS)),
-                false => less,
-            };
             let offset = (if T::BITS == 8 { 128 } else { T::OFFSET }) as f32;
             let mut out = [(less, less); 2];
             for (half, out) in out.iter_mut().enumerate() {
                 // (Four bits: the halves of the columns have one scale, but biases of their own.)
                 let bias = if T::BITS == 4 && half == 1 { UPPER_BIAS } else { BIAS };
-                let (d, m) = (_mm512_mul_ps(scales.d[half], less), _mm512_mul_ps(scales.m[half], less_dmin));
+                let (d, m) = (_mm512_mul_ps(scales.d[half], less), _mm512_mul_ps(scales.m[half], less));
                 let offset = _mm512_set1_ps(-offset - bias);
                 *out = (d, if T::MINIMUM { _mm512_fmadd_ps(d, offset, m) } else { _mm512_mul_ps(d, offset) });
             }

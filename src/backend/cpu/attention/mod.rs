@@ -223,7 +223,7 @@ fn attend_pass(isa: Isa, queries: &mut [Query<'_>], pages: &HeadPages<'_, '_>, s
     match Isa::up_to(isa.vectors()) {
         Isa::Scalar => scalar::attend(queries, pages, scores, scratch),
         // SAFETY: `Isa::up_to` has found the features.
-        Isa::Avx2 => unsafe { avx2(queries, pages, scores, scratch) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { avx2(queries, pages, scores, scratch) },
         // SAFETY: as above.
         _ => unsafe { avx512(queries, pages, scores, scratch) },
     }

@@ -312,7 +312,7 @@ impl Found {
             // SAFETY: the instruction set was detected.
             Isa::Avx512Vnni | Isa::Amx => unsafe { group_avx512(float, rows, columns, out) },
             // SAFETY: as above.
-            Isa::Avx2 => unsafe { group_avx2(float, rows, columns, out) },
+            Isa::Avx2 | Isa::AvxVnni => unsafe { group_avx2(float, rows, columns, out) },
             Isa::Scalar => group(float, rows, columns, out, gather),
         };
         let mut inner = self.inner.lock();

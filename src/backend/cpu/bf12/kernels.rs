@@ -23,7 +23,6 @@ trait Unfold: Simd {
     unsafe fn odd(pair: Self::I) -> Self::F;
     /// Both of each, beside each other: the first rows, the last.
     unsafe fn wide(pair: Self::I) -> [Self::F; 2];
-    unsafe fn store(p: *mut u8, a: Self::I);
 }
 
 /// All pairs of a tile.
@@ -81,10 +80,6 @@ impl Unfold for Avx512Vnni {
             [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)), _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high))]
         }
     }
-    #[inline(always)]
-    unsafe fn store(p: *mut u8, a: __m512i) {
-        unsafe { _mm512_storeu_si512(p.cast(), a) }
-    }
 }
 
 impl Unfold for Avx2 {
@@ -131,10 +126,6 @@ impl Unfold for Avx2 {
             let (low, high) = (_mm256_cvtepu16_epi32(low), _mm256_cvtepu16_epi32(high));
             [_mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)), _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high))]
         }
-    }
-    #[inline(always)]
-    unsafe fn store(p: *mut u8, a: __m256i) {
-        unsafe { _mm256_storeu_si256(p.cast(), a) }
     }
 }
 
@@ -317,7 +308,7 @@ impl Group<'_> {
         // SAFETY: as the caller's.
         unsafe {
             match isa.vectors() {
-                Isa::Avx2 => avx2(self, out),
+                Isa::Avx2 | Isa::AvxVnni => avx2(self, out),
                 Isa::Scalar => {}
                 _ => avx512(self, out),
             }

@@ -2,6 +2,7 @@
 
 use super::noise::{Noise, place, random_halves, random_rows};
 use super::*;
+use crate::backend::cpu::acts::Form;
 use crate::backend::cpu::kernels::KERNELS;
 use crate::backend::cpu::memory::AlignedBuf;
 use crate::backend::cpu::quantize::{PRE_SHIFT, SUMS_UNIT, SUPER_BLOCK};
@@ -18,63 +19,47 @@ fn acts(n: usize, columns: usize, isa: Isa, noise: &mut Noise) -> Acts {
     acts
 }
 
-/// How the kernels see activations.
-#[derive(Clone, Copy, PartialEq)]
-enum Form {
-    Floats,
-    Blocks,
-    SuperBlocks,
-}
-
-impl Form {
-    fn of(tensor_type: TensorType, isa: Isa, exact: bool) -> Form {
-        match Layout::of(tensor_type).filter(|_| !exact && kernel(tensor_type, isa).is_some()) {
-            None => Form::Floats,
-            Some(layout) if layout.tiles == 1 => Form::Blocks,
-            Some(_) => Form::SuperBlocks,
-        }
-    }
-}
-
-/// Row `t` as the kernels see it.
-fn row_of(acts: &Acts, t: usize, form: Form) -> Vec<f64> {
+/// Row `t` as the kernels see it: in a form, or as it is.
+fn row_of(acts: &Acts, t: usize, form: Option<Form>) -> Vec<f64> {
     let columns = acts.columns();
-    let of_half = |i: usize| {
-        let halves = &acts.halves()[(t * columns + i) / 32];
-        f64::from(halves.d[i % 32 / 16]) * f64::from(acts.q()[t * columns + i])
+    let element = |i: usize| {
+        let (at, block) = (t * columns + i, (t * columns + i) / 32);
+        match form {
+            None => f64::from(acts.values()[at]),
+            Some(Form::Blocks) => f64::from(acts.halves()[block].d[i % 32 / 16]) * f64::from(acts.q()[at]),
+            Some(Form::SuperBlocks) => {
+                let (block, i) = (&acts.super_blocks()[at / SUPER_BLOCK], i % SUPER_BLOCK);
+                f64::from(block.d) * f64::from(i32::from(block.q[i]) << block.shift[i / 16])
+            }
+            Some(Form::Multiples) => {
+                f64::from(acts.units()[t]) * f64::from(acts.multiples()[block].m[i / 2 % 2]) * f64::from(acts.q()[at])
+            }
+            Some(Form::Wide) => {
+                f64::from(acts.wide_scales()[t]) * f64::from(acts.wide()[at - i % 4 + [0, 2, 1, 3][i % 4]])
+            }
+        }
     };
-    let of_super_block = |i: usize| {
-        let block = &acts.super_blocks()[(t * columns + i) / SUPER_BLOCK];
-        let i = i % SUPER_BLOCK;
-        f64::from(block.d) * f64::from(i32::from(block.q[i]) << block.shift[i / 16])
-    };
-    (0..columns)
-        .map(|i| match form {
-            Form::Floats => f64::from(acts.values()[t * columns + i]),
-            Form::Blocks => of_half(i),
-            Form::SuperBlocks => of_super_block(i),
-        })
-        .collect()
+    (0..columns).map(element).collect()
 }
 
 /// What may be lost where sums are rounded. Of a block's first half they are shifted to the right: half a unit of the numbers' product, and
 /// so less than half of the greatest weight times the second half's scale. In super-blocks sums of halves are rounded to units of their
 /// own, and multiplied by a minimum, which is not much more than the greatest weight.
-fn rounding(acts: &Acts, t: usize, weights: &[f32], form: Form) -> f64 {
+fn rounding(acts: &Acts, t: usize, weights: &[f32], form: Option<Form>) -> f64 {
     let greatest = |weights: &[f32]| f64::from(weights.iter().fold(0f32, |most, w| most.max(w.abs())));
     let blocks = acts.columns() / 32;
     let blocks = t * blocks..(t + 1) * blocks;
     match form {
-        Form::Floats => 0.0,
-        Form::Blocks => {
+        Some(Form::Blocks) => {
             let scales = acts.joined()[blocks].iter().zip(weights.chunks(32));
             let shifted = scales.filter(|(scale, _)| scale.shift > PRE_SHIFT);
             shifted.map(|(scale, weights)| 0.5 * f64::from(scale.d) * greatest(weights)).sum()
         }
-        Form::SuperBlocks => {
+        Some(Form::SuperBlocks) => {
             let unit = |block: usize| f64::from(acts.super_blocks()[block / 8].d * SUMS_UNIT);
             blocks.zip(weights.chunks(32)).map(|(block, weights)| unit(block) * 1.5 * greatest(weights)).sum()
         }
+        _ => 0.0,
     }
 }
 
@@ -83,7 +68,7 @@ fn check(name: &str, matrix: &Matrix, acts: &mut Acts, isa: Isa, pool: &Pool, ex
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let mut out = vec![f32::NAN; acts.rows() * rows];
     matmul(pool, isa, acts, &mut [Job { matrix, out: &mut out, bias: None, accumulate: false }], exact);
-    let form = Form::of(matrix.tensor_type(), isa, exact);
+    let form = kernel(matrix.tensor_type(), isa).filter(|_| !exact).map(|kernel| kernel.form);
     let mut weights = vec![0.0; columns];
     let x: Vec<Vec<f64>> = (0..acts.rows()).map(|t| row_of(acts, t, form)).collect();
     for r in 0..rows {
@@ -230,10 +215,31 @@ fn packed_floats_are_the_rows_of_the_file() {
 
 #[test]
 fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
+    let all = |isa| {
+        let mut products = Vec::new();
+        products_of_15_rows(isa, &mut |tensor_type, product| products.push((tensor_type, product)));
+        products
+    };
+    let vectors = Isa::available().filter(|&isa| isa != Isa::Scalar && isa == isa.vectors());
+    let products: Vec<_> = vectors.map(|isa| (isa, all(isa))).collect();
+    let of = |isa| products.iter().find(|(found, _)| *found == isa).map(|(_, products)| products);
+    // The numbers of both are the same, and they are scaled in the same order; floats are not.
+    let (Some(few), Some(many)) = (of(Isa::AvxVnni), of(Isa::Avx512Vnni)) else {
+        eprintln!("SKIPPED: comparing AVX-VNNI with AVX-512, which this processor does not have both");
+        return;
+    };
+    for ((tensor_type, few), (_, many)) in few.iter().zip(many).filter(|((t, _), _)| Layout::of(*t).is_some()) {
+        assert_eq!(few, many, "{}: AVX-VNNI and AVX-512", tensor_type.name());
+    }
+}
+
+/// Gives the products of 15 rows of activations with weights of each type; asserts that threads and rows do not matter.
+fn products_of_15_rows(isa: Isa, each: &mut dyn FnMut(TensorType, Vec<f32>)) {
     /// Enough for panels of unfolded weights, and odd.
     const N: usize = 15;
     let mut noise = Noise(3);
-    let (rows, columns, isa) = (200, 1024, Isa::detect().vectors());
+    // Enough columns for panels to be made in parts.
+    let (rows, columns) = (200, 2048);
     let kernels = KERNELS.iter().filter(|kernel| kernel.isa == isa).map(|kernel| kernel.tensor_type);
     let types = kernels.chain([TensorType::F32]).map(|tensor_type| (tensor_type, None));
     for (tensor_type, in_12_bits) in
@@ -267,6 +273,7 @@ fn products_do_not_depend_on_threads_or_on_the_number_of_rows() {
             single.values_mut().copy_from_slice(&all.values()[t * columns..(t + 1) * columns]);
             assert_eq!(expected[t * rows..(t + 1) * rows], product(&one, &mut single), "{}", tensor_type.name());
         }
+        each(tensor_type, expected);
     }
 }
 

@@ -1,84 +1,92 @@
 //! Weights in blocks of 32.
 
-#![allow(clippy::needless_range_loop)] // the index is that of a row or a group, in several arrays at once
+#![allow(clippy::needless_range_loop)] // the index is that of a row or a vector, in several arrays at once
 
-use std::arch::x86_64::*;
-
-use super::{Block, NUMBERS, ROWS, begin, end, fetch, half, tile_bytes};
-use crate::backend::cpu::quantize::JOINED_OFFSET;
-use crate::backend::cpu::simd::shift_right;
+use super::{Block, NUMBERS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
+use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 
 /// The sums of both halves, joined: formats of up to five bits.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn joined<const N: usize, const G: usize, const MINIMUM: bool>(block: &Block) {
+#[inline(always)]
+unsafe fn joined<S: Vnni, const N: usize, const V: usize, const MINIMUM: bool>(block: &Block, group: usize) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut sums = begin::<N, G>(block);
+        let mut sums = begin::<S, N, V>(block, group);
         for i in 0..block.count {
-            fetch(block, i);
-            let tile = block.panel.add(i * tile_bytes(false, MINIMUM));
-            let mut products = [[_mm512_setzero_si512(); G]; N];
-            for t in 0..N {
-                let scale = &*block.acts.joined(t, i);
-                let start = scale.start_of(if MINIMUM { 0 } else { JOINED_OFFSET });
-                products[t] = [_mm512_set1_epi32(start); G];
+            if group == 0 {
+                fetch(block, i);
             }
-            half::<N, G, 0>(block, tile, |t| block.acts.numbers(t, i), &mut products);
+            let tile = block.panel.add(i * tile_bytes(false, MINIMUM));
+            let x = std::array::from_fn(|t| block.acts.numbers(t, i));
+            let mut products = [[S::splat_i32(0); V]; N];
             for t in 0..N {
-                let shift = _mm512_set1_epi32((*block.acts.joined(t, i)).shift);
-                for g in 0..G {
-                    products[t][g] = shift_right(products[t][g], shift);
+                let scale = block.acts.joined(t, i);
+                let start = if MINIMUM { (*scale).half } else { (*scale).start };
+                products[t] = [S::splat_i32(start); V];
+            }
+            half::<S, N, V, 0>(block, group, tile, x, &mut products);
+            for t in 0..N {
+                for v in 0..V {
+                    products[t][v] = S::shift_right(products[t][v], (*block.acts.joined(t, i)).shift);
                 }
             }
-            half::<N, G, 1>(block, tile, |t| block.acts.numbers(t, i), &mut products);
+            half::<S, N, V, 1>(block, group, tile, x, &mut products);
             for t in 0..N {
                 let scale = &*block.acts.joined(t, i);
-                let (d, s) = (_mm512_set1_ps(scale.d), _mm512_set1_ps(scale.s));
-                for g in 0..G {
-                    let scales = tile.add(g * block.group + NUMBERS).cast::<f32>();
-                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(products[t][g]), d);
-                    sums[t][g] = _mm512_fmadd_ps(scaled, _mm512_load_ps(scales), sums[t][g]);
+                let (d, s) = (S::splat(scale.d), S::splat(scale.s));
+                for v in 0..V {
+                    let scales = |n: usize| {
+                        S::load_f32(vector::<S>(tile.add(NUMBERS + n * SCALES), block.group, group, v).cast())
+                    };
+                    sums[t][v] = S::fma(S::mul(S::to_float(products[t][v]), d), scales(0), sums[t][v]);
                     if MINIMUM {
-                        sums[t][g] = _mm512_fmadd_ps(_mm512_load_ps(scales.add(ROWS)), s, sums[t][g]);
+                        sums[t][v] = S::fma(scales(1), s, sums[t][v]);
                     }
                 }
             }
         }
-        end(block, &sums);
+        end::<S, N, V>(block, group, &sums);
     }
 }
 
+kernels!(joined, joined_512, joined_256, 1, MINIMUM);
+
 /// Each half's sum scaled apart: formats of more bits.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn halves<const N: usize, const G: usize>(block: &Block) {
+#[inline(always)]
+unsafe fn halves<S: Vnni, const N: usize, const V: usize>(block: &Block, group: usize) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut sums = begin::<N, G>(block);
+        let mut sums = begin::<S, N, V>(block, group);
         for i in 0..block.count {
-            fetch(block, i);
-            let tile = block.panel.add(i * tile_bytes(false, false));
-            let x = |t| block.acts.numbers(t, i);
-            let start = |t, half: usize| [_mm512_set1_epi32((*block.acts.halves(t, i)).start[half]); G];
-            let mut products = std::array::from_fn(|t| start(t, 0));
-            half::<N, G, 0>(block, tile, x, &mut products);
-            let mut first = [[_mm512_setzero_ps(); G]; N];
-            for t in 0..N {
-                let d = _mm512_set1_ps((*block.acts.halves(t, i)).d[0]);
-                for g in 0..G {
-                    first[t][g] = _mm512_mul_ps(_mm512_cvtepi32_ps(products[t][g]), d);
-                }
+            if group == 0 {
+                fetch(block, i);
             }
-            products = std::array::from_fn(|t| start(t, 1));
-            half::<N, G, 1>(block, tile, x, &mut products);
+            let tile = block.panel.add(i * tile_bytes(false, false));
+            let x = std::array::from_fn(|t| block.acts.numbers(t, i));
+            let mut products = [[S::splat_i32(0); V]; N];
             for t in 0..N {
-                let d = _mm512_set1_ps((*block.acts.halves(t, i)).d[1]);
-                for g in 0..G {
-                    let scales = tile.add(g * block.group + NUMBERS).cast::<f32>();
-                    let both = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products[t][g]), d, first[t][g]);
-                    sums[t][g] = _mm512_fmadd_ps(both, _mm512_load_ps(scales), sums[t][g]);
+                products[t] = [S::splat_i32((*block.acts.halves(t, i)).start[0]); V];
+            }
+            half::<S, N, V, 0>(block, group, tile, x, &mut products);
+            let mut first = [[S::splat(0.0); V]; N];
+            for t in 0..N {
+                let halves = &*block.acts.halves(t, i);
+                for v in 0..V {
+                    first[t][v] = S::mul(S::to_float(products[t][v]), S::splat(halves.d[0]));
+                }
+                products[t] = [S::splat_i32(halves.start[1]); V];
+            }
+            half::<S, N, V, 1>(block, group, tile, x, &mut products);
+            for t in 0..N {
+                let d = S::splat((*block.acts.halves(t, i)).d[1]);
+                for v in 0..V {
+                    let scales = S::load_f32(vector::<S>(tile.add(NUMBERS), block.group, group, v).cast());
+                    let both = S::fma(S::to_float(products[t][v]), d, first[t][v]);
+                    sums[t][v] = S::fma(both, scales, sums[t][v]);
                 }
             }
         }
-        end(block, &sums);
+        end::<S, N, V>(block, group, &sums);
     }
 }
+
+kernels!(halves, halves_512, halves_256, 1);

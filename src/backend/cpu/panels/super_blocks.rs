@@ -6,11 +6,9 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a group, in several arrays at once
 
-use std::arch::x86_64::*;
-
-use super::{Block, NUMBERS, SCALES, begin, end, fetch, half, tile_bytes};
+use super::{Block, NUMBERS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
 use crate::backend::cpu::quantize::{BLOCK, SUMS_UNIT};
-use crate::backend::cpu::simd::{Avx512Vnni, shift_left};
+use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 use crate::backend::cpu::tiles::Tile;
 
 /// Tiles of a super-block.
@@ -26,108 +24,146 @@ pub(super) const fn minimums_bytes(split: bool, minimum: bool) -> usize {
     if minimum { (pairs(split) + 1) * SCALES } else { 0 }
 }
 
-/// Writes the minimums of the packed super-block at `head`.
+/// Writes the minimums of rows from `row` of the packed super-block at `head`.
 ///
 /// # Safety
 /// As [`Unfold`](super::Unfold).
 #[inline(always)]
-pub(super) unsafe fn unfold_minimums<T: Tile>(head: *const u8, out: *mut u8) {
+pub(super) unsafe fn unfold_minimums<S: Vnni, T: Tile>(head: *const u8, row: usize, out: *mut u8) {
     // SAFETY: as demanded.
     unsafe {
-        let minimum = |i: usize, half: usize| {
-            let tile = head.add(T::HEAD + i * T::BYTES);
-            _mm512_cvtps_epi32(T::scales::<Avx512Vnni>(head, tile, 0).m[half])
-        };
+        let minimum =
+            |i: usize, half: usize| S::to_int(T::scales::<S>(head, head.add(T::HEAD + i * T::BYTES), row).m[half]);
         for j in 0..pairs(T::SPLIT) {
-            let (a, b) =
-                if T::SPLIT { (minimum(j, 0), minimum(j, 1)) } else { (minimum(2 * j, 0), minimum(2 * j + 1, 0)) };
-            _mm512_store_si512(out.add(j * SCALES).cast(), _mm512_or_si512(a, _mm512_slli_epi32::<16>(b)));
+            let [a, b] = if T::SPLIT { [(j, 0), (j, 1)] } else { [(2 * j, 0), (2 * j + 1, 0)] };
+            S::store(out.add(j * SCALES), S::or(minimum(a.0, a.1), S::shift_left(minimum(b.0, b.1), 16)));
         }
-        let scale = _mm512_mul_ps(T::dmin::<Avx512Vnni>(head, 0), _mm512_set1_ps(-SUMS_UNIT));
-        _mm512_store_ps(out.add(pairs(T::SPLIT) * SCALES).cast(), scale);
+        let scale = S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT));
+        S::store_f32(out.add(pairs(T::SPLIT) * SCALES).cast(), scale);
     }
 }
 
 /// Multiplies super-blocks: with scales for halves of tiles (`SPLIT`) or for tiles, with minimums or without.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn multiply<const N: usize, const G: usize, const SPLIT: bool, const MINIMUM: bool>(block: &Block) {
+#[inline(always)]
+unsafe fn multiply<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, const MINIMUM: bool>(
+    block: &Block,
+    group: usize,
+) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         let bytes = TILES * tile_bytes(SPLIT, false) + minimums_bytes(SPLIT, MINIMUM);
-        let mut sums = begin::<N, G>(block);
+        let mut sums = begin::<S, N, V>(block, group);
         for b in 0..block.count {
-            let acts: [_; N] = std::array::from_fn(|t| block.acts.super_block(t, b));
             for t in 0..N {
-                let ratio = _mm512_set1_ps((*acts[t]).ratio);
-                for g in 0..G {
-                    sums[t][g] = _mm512_mul_ps(sums[t][g], ratio);
+                let ratio = S::splat((*block.acts.super_block(t, b)).ratio);
+                for v in 0..V {
+                    sums[t][v] = S::mul(sums[t][v], ratio);
                 }
             }
             let panel = block.panel.add(b * bytes);
             for i in 0..TILES {
-                fetch(block, b * TILES + i);
-                let tile = panel.add(i * tile_bytes(SPLIT, false));
-                let x = |t: usize| (*acts[t]).q.as_ptr().add(i * BLOCK);
-                let start = |t: usize, half: usize| match MINIMUM {
-                    true => [_mm512_setzero_si512(); G],
-                    false => [_mm512_set1_epi32((&(*acts[t]).start)[2 * i + half]); G],
-                };
-                let shifted = |product: __m512i, t: usize, half: usize| {
-                    shift_left(product, _mm512_set1_epi32((&(*acts[t]).shift)[2 * i + half]))
-                };
-                let scale =
-                    |g: usize, half: usize| _mm512_load_ps(tile.add(g * block.group + NUMBERS + half * SCALES).cast());
-                let mut products = std::array::from_fn(|t| start(t, 0));
-                half::<N, G, 0>(block, tile, x, &mut products);
-                let mut first = [[_mm512_setzero_si512(); G]; N];
-                for t in 0..N {
-                    for g in 0..G {
-                        first[t][g] = shifted(products[t][g], t, 0);
-                        if SPLIT {
-                            sums[t][g] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(first[t][g]), scale(g, 0), sums[t][g]);
-                        }
-                    }
+                if group == 0 {
+                    fetch(block, b * TILES + i);
                 }
-                products = std::array::from_fn(|t| start(t, 1));
-                half::<N, G, 1>(block, tile, x, &mut products);
-                for t in 0..N {
-                    for g in 0..G {
-                        let second = shifted(products[t][g], t, 1);
-                        let sum = if SPLIT { second } else { _mm512_add_epi32(first[t][g], second) };
-                        sums[t][g] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale(g, usize::from(SPLIT)), sums[t][g]);
-                    }
-                }
+                tile::<S, N, V, SPLIT, MINIMUM>(
+                    block,
+                    group,
+                    panel.add(i * tile_bytes(SPLIT, false)),
+                    (b, i),
+                    &mut sums,
+                );
             }
             if MINIMUM {
                 let minimums = panel.add(TILES * tile_bytes(SPLIT, false));
-                let mut products = [[_mm512_setzero_si512(); G]; N];
-                for j in 0..pairs(SPLIT) {
-                    for t in 0..N {
-                        let all = if SPLIT { (*acts[t]).sums.as_ptr() } else { (*acts[t]).tile_sums.as_ptr() };
-                        let pair = _mm512_set1_epi32(all.cast::<i32>().add(j).read_unaligned());
-                        for g in 0..G {
-                            let minimums = _mm512_load_si512(minimums.add(g * block.group + j * SCALES).cast());
-                            products[t][g] = _mm512_dpwssd_epi32(products[t][g], minimums, pair);
-                        }
-                    }
-                }
-                for t in 0..N {
-                    for g in 0..G {
-                        let scale = minimums.add(g * block.group + pairs(SPLIT) * SCALES).cast();
-                        let product = _mm512_cvtepi32_ps(products[t][g]);
-                        sums[t][g] = _mm512_fmadd_ps(product, _mm512_load_ps(scale), sums[t][g]);
-                    }
-                }
+                subtract_minimums::<S, N, V, SPLIT>(block, group, minimums, b, &mut sums);
             }
         }
         if block.last {
             for t in 0..N {
-                let d = _mm512_set1_ps((*block.acts.super_block(t, block.count - 1)).d);
-                for g in 0..G {
-                    sums[t][g] = _mm512_mul_ps(sums[t][g], d);
+                let d = S::splat((*block.acts.super_block(t, block.count - 1)).d);
+                for v in 0..V {
+                    sums[t][v] = S::mul(sums[t][v], d);
                 }
             }
         }
-        end(block, &sums);
+        end::<S, N, V>(block, group, &sums);
+    }
+}
+
+kernels!(multiply, multiply_512, multiply_256, 8, SPLIT, MINIMUM);
+
+/// Adds the products of tile `i` of super-block `b`.
+#[inline(always)]
+unsafe fn tile<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, const MINIMUM: bool>(
+    block: &Block,
+    group: usize,
+    tile: *const u8,
+    (b, i): (usize, usize),
+    sums: &mut [[S::F; V]; N],
+) {
+    // SAFETY: as `PanelKernel` demands.
+    unsafe {
+        let x = std::array::from_fn(|t| (*block.acts.super_block(t, b)).q.as_ptr().add(i * BLOCK));
+        let scale = |half: usize, v: usize| {
+            S::load_f32(vector::<S>(tile.add(NUMBERS + half * SCALES), block.group, group, v).cast())
+        };
+        let (mut products, mut first) = ([[S::splat_i32(0); V]; N], [[S::splat_i32(0); V]; N]);
+        if !MINIMUM {
+            for t in 0..N {
+                products[t] = [S::splat_i32((&(*block.acts.super_block(t, b)).start)[2 * i]); V];
+            }
+        }
+        half::<S, N, V, 0>(block, group, tile, x, &mut products);
+        for t in 0..N {
+            let acts = &*block.acts.super_block(t, b);
+            for v in 0..V {
+                first[t][v] = S::shift_left(products[t][v], acts.shift[2 * i]);
+                if SPLIT {
+                    sums[t][v] = S::fma(S::to_float(first[t][v]), scale(0, v), sums[t][v]);
+                }
+                products[t][v] = S::splat_i32(if MINIMUM { 0 } else { acts.start[2 * i + 1] });
+            }
+        }
+        half::<S, N, V, 1>(block, group, tile, x, &mut products);
+        for t in 0..N {
+            let shift = (&(*block.acts.super_block(t, b)).shift)[2 * i + 1];
+            for v in 0..V {
+                let second = S::shift_left(products[t][v], shift);
+                let sum = if SPLIT { second } else { S::add_i32(first[t][v], second) };
+                sums[t][v] = S::fma(S::to_float(sum), scale(usize::from(SPLIT), v), sums[t][v]);
+            }
+        }
+    }
+}
+
+/// Adds the products of super-block `b`'s minimums, which are at `minimums` with their scale, with the activations' sums.
+#[inline(always)]
+unsafe fn subtract_minimums<S: Vnni, const N: usize, const V: usize, const SPLIT: bool>(
+    block: &Block,
+    group: usize,
+    minimums: *const u8,
+    b: usize,
+    sums: &mut [[S::F; V]; N],
+) {
+    // SAFETY: as `PanelKernel` demands.
+    unsafe {
+        let mut products = [[S::splat_i32(0); V]; N];
+        for j in 0..pairs(SPLIT) {
+            for t in 0..N {
+                let acts = &*block.acts.super_block(t, b);
+                let all = if SPLIT { acts.sums.as_ptr() } else { acts.tile_sums.as_ptr() };
+                let pair = S::splat_i32(all.cast::<i32>().add(j).read_unaligned());
+                for v in 0..V {
+                    let minimums = S::load(vector::<S>(minimums.add(j * SCALES), block.group, group, v));
+                    products[t][v] = S::dot_pairs(products[t][v], minimums, pair);
+                }
+            }
+        }
+        for t in 0..N {
+            for v in 0..V {
+                let scale = vector::<S>(minimums.add(pairs(SPLIT) * SCALES), block.group, group, v);
+                sums[t][v] = S::fma(S::to_float(products[t][v]), S::load_f32(scale.cast()), sums[t][v]);
+            }
+        }
     }
 }

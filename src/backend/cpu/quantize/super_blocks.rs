@@ -111,7 +111,7 @@ pub fn quantize_super_blocks(isa: Isa, values: &[f32], blocks: &mut [SuperBlock]
         Isa::Avx512Vnni | Isa::Amx => unsafe { super::x86::super_blocks_avx512(values, blocks) },
         // SAFETY: the instruction set was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { super::x86::super_blocks_avx2(values, blocks) },
+        Isa::Avx2 | Isa::AvxVnni => unsafe { super::x86::super_blocks_avx2(values, blocks) },
         // SAFETY: every processor runs it.
         _ => unsafe { row::<super::Portable>(values, blocks) },
     }

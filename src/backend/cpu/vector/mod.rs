@@ -57,7 +57,7 @@ macro_rules! vector_operations {
                 match Isa::up_to(isa.vectors()) {
                     Isa::Scalar => scalar::$name($($arg),*),
                     // SAFETY: `Isa::up_to` has found the features.
-                    Isa::Avx2 => unsafe { avx2($($arg),*) },
+                    Isa::Avx2 | Isa::AvxVnni => unsafe { avx2($($arg),*) },
                     // SAFETY: as above.
                     _ => unsafe { avx512($($arg),*) },
                 }
