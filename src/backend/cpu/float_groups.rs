@@ -2,7 +2,7 @@
 
 use super::bf12;
 use super::features::Isa;
-use super::floats::{FLOAT_MOST, Float, decode_group, float_kernel, round_group};
+use super::floats::{Ahead, FLOAT_MOST, Float, decode_group, float_kernel, round_group};
 use super::pack::ROWS;
 
 /// A packed group of 16 rows of floats.
@@ -36,7 +36,7 @@ impl FloatGroup<'_> {
         };
         assert!(bytes.len() >= float.group_bytes(columns));
         // SAFETY: a group of all columns.
-        unsafe { multiply(isa, float, bytes.as_ptr(), columns, x, out) }
+        unsafe { multiply(isa, float, bytes.as_ptr(), columns, x, Ahead::Same, out) }
     }
 
     /// Decodes it to float32 at `out`, if it is something else and several products will be made of it:
@@ -57,7 +57,7 @@ impl FloatGroup<'_> {
         }
     }
 
-    /// [`FloatGroup::multiply`] of what [`FloatGroup::decode`] made of it.
+    /// [`FloatGroup::multiply`] of what [`FloatGroup::decode`] made of it. The `first` time the next group is fetched meanwhile.
     ///
     /// # Safety
     /// That it lies at `decoded`.
@@ -67,10 +67,13 @@ impl FloatGroup<'_> {
         isa: Isa,
         columns: usize,
         x: &[f32],
+        first: bool,
         out: &mut Products,
     ) -> Option<usize> {
+        // (A pair of columns of 16 rows is a cache line at most.)
+        let ahead = Ahead::Next(self.bytes().as_ptr_range().end, usize::from(first));
         // SAFETY: as demanded.
-        let width = unsafe { multiply(isa, Float::F32, decoded.cast(), columns, x, out)? };
+        let width = unsafe { multiply(isa, Float::F32, decoded.cast(), columns, x, ahead, out)? };
         if let FloatGroup::Bf12(group) = self {
             group.add_exceptions(x, &mut out[..width * ROWS]);
         }
@@ -108,10 +111,11 @@ unsafe fn multiply(
     group: *const u8,
     columns: usize,
     x: &[f32],
+    ahead: Ahead,
     out: &mut Products,
 ) -> Option<usize> {
     let (width, run) = float_kernel(isa, x.len().checked_div(columns)?)?;
     // SAFETY: the kernel is one that this processor runs; there are as many rows of activations as it takes.
-    unsafe { run(float, group, columns, x.as_ptr(), out.as_mut_ptr()) };
+    unsafe { run(float, group, columns, x.as_ptr(), ahead, out.as_mut_ptr()) };
     Some(width)
 }

@@ -44,6 +44,9 @@ impl Float {
     }
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Rows of activations that a float kernel takes at once.
 pub(super) const FLOAT_WIDTHS: [usize; 2] = [4, 1];
 
@@ -86,11 +89,22 @@ unsafe fn floats<S: Simd, const N: usize>(float: Float, row: *const u8, columns:
     }
 }
 
+/// What a kernel asks for while it multiplies.
+#[derive(Clone, Copy)]
+pub(super) enum Ahead {
+    /// What comes after the weights that it reads from memory.
+    Same,
+    /// Of a group that was decoded: the weights at this address, so many cache lines for each pair of columns, which others
+    /// will decode. They go to the second cache.
+    Next(*const u8, usize),
+}
+
 /// Multiplies the 16 rows of a group of float weights by `N` rows of float activations, `[N][columns]`: `out[N][16]`.
 ///
 /// # Safety
 /// The instruction set, a packed group of `columns` columns, and `N` rows of activations.
-pub(super) type FloatKernel = unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, out: *mut f32);
+pub(super) type FloatKernel =
+    unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, ahead: Ahead, out: *mut f32);
 
 /// Adds the products of pair `c` of columns with vectors of weights from `first`; `x` gives a row's pair in all lanes. (A
 /// function, not a closure: a closure would not have the instruction set.)
@@ -125,6 +139,7 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize>(
     group: *const u8,
     columns: usize,
     x: *const f32,
+    ahead: Ahead,
     out: *mut f32,
 ) {
     // SAFETY: as `FloatKernel` demands.
@@ -133,7 +148,16 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize>(
             let mut sums = [[S::splat(0.0); VECTORS]; N];
             for c in 0..columns / 2 {
                 if first == 0 {
-                    fetch(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes());
+                    match ahead {
+                        Ahead::Same => {
+                            fetch(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes())
+                        }
+                        Ahead::Next(at, lines) => {
+                            for line in 0..lines {
+                                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add((c * lines + line) * LINE).cast());
+                            }
+                        }
+                    }
                 }
                 let mut at = [x; N];
                 for t in 0..N {
@@ -166,14 +190,15 @@ unsafe fn float_group_avx512<const N: usize>(
     group: *const u8,
     columns: usize,
     x: *const f32,
+    ahead: Ahead,
     out: *mut f32,
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
         match float {
-            Float::F32 => float_group::<Avx512Vnni, N, 2>(Float::F32, group, columns, x, out),
-            Float::F16 => float_group::<Avx512Vnni, N, 2>(Float::F16, group, columns, x, out),
-            Float::Bf16 => float_group::<Avx512Vnni, N, 2>(Float::Bf16, group, columns, x, out),
+            Float::F32 => float_group::<Avx512Vnni, N, 2>(Float::F32, group, columns, x, ahead, out),
+            Float::F16 => float_group::<Avx512Vnni, N, 2>(Float::F16, group, columns, x, ahead, out),
+            Float::Bf16 => float_group::<Avx512Vnni, N, 2>(Float::Bf16, group, columns, x, ahead, out),
         }
     }
 }
@@ -184,14 +209,15 @@ unsafe fn float_group_avx2<const N: usize, const VECTORS: usize>(
     group: *const u8,
     columns: usize,
     x: *const f32,
+    ahead: Ahead,
     out: *mut f32,
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
         match float {
-            Float::F32 => float_group::<Avx2, N, VECTORS>(Float::F32, group, columns, x, out),
-            Float::F16 => float_group::<Avx2, N, VECTORS>(Float::F16, group, columns, x, out),
-            Float::Bf16 => float_group::<Avx2, N, VECTORS>(Float::Bf16, group, columns, x, out),
+            Float::F32 => float_group::<Avx2, N, VECTORS>(Float::F32, group, columns, x, ahead, out),
+            Float::F16 => float_group::<Avx2, N, VECTORS>(Float::F16, group, columns, x, ahead, out),
+            Float::Bf16 => float_group::<Avx2, N, VECTORS>(Float::Bf16, group, columns, x, ahead, out),
         }
     }
 }

@@ -310,12 +310,14 @@ impl Part<'_> {
                         unsafe { weights.decode(isa, columns, decoded) };
                     }
                     let (mut at, mut products) = (first, [0.0; FLOAT_MOST * ROWS]);
-                    let multiply = |x: &[f32], out: &mut Products| match many {
+                    let multiply = |at: usize, out: &mut Products| match many {
                         // SAFETY: it was decoded.
-                        true => unsafe { weights.multiply_decoded(decoded, isa, columns, x, out) },
-                        false => weights.multiply(isa, columns, x, out),
+                        true => unsafe {
+                            weights.multiply_decoded(decoded, isa, columns, &x[at * columns..], at == first, out)
+                        },
+                        false => weights.multiply(isa, columns, &x[at * columns..], out),
                     };
-                    while let Some(width) = multiply(&x[at * columns..], &mut products) {
+                    while let Some(width) = multiply(at, &mut products) {
                         for (t, products) in products.chunks_exact(ROWS).take(width).enumerate() {
                             self.store(at + t, group * ROWS, products);
                         }
