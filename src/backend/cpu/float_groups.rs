@@ -2,7 +2,7 @@
 
 use super::bf12;
 use super::features::Isa;
-use super::floats::{FLOAT_MOST, Float, decode_group, float_kernel, round_group};
+use super::floats::{FLOAT_MOST, Float, Meanwhile, float_kernel, round_group};
 use super::pack::ROWS;
 
 /// A packed group of 16 rows of floats.
@@ -36,45 +36,41 @@ impl FloatGroup<'_> {
         };
         assert!(bytes.len() >= float.group_bytes(columns));
         // SAFETY: a group of all columns.
-        unsafe { multiply(isa, float, bytes.as_ptr(), columns, x, out) }
+        unsafe { multiply(isa, float, bytes.as_ptr(), columns, x, Meanwhile::FetchOn, out) }
     }
 
-    /// Decodes it to float32 at `out`, if it is something else and several products will be made of it:
-    /// `[columns / 2][16][2]`, to be multiplied by [`FloatGroup::multiply_decoded`].
+    /// [`FloatGroup::multiply`] for the `nth` time, from 0 on: the first time the group is decoded to `decoded`, of which later products
+    /// are made, the second time the next group is fetched.
     ///
     /// # Safety
-    /// `isa` has kernels, and there is room.
-    pub unsafe fn decode(&self, isa: Isa, columns: usize, out: *mut f32) {
-        // SAFETY: as demanded; a group of all columns.
-        unsafe {
-            match self {
-                FloatGroup::Floats(float, bytes) => {
-                    assert!(bytes.len() >= float.group_bytes(columns));
-                    decode_group(isa, *float, bytes.as_ptr(), columns, out);
-                }
-                FloatGroup::Bf12(group) => group.decode(isa, out),
-            }
-        }
-    }
-
-    /// [`FloatGroup::multiply`] of what [`FloatGroup::decode`] made of it.
-    ///
-    /// # Safety
-    /// That it lies at `decoded`.
-    pub unsafe fn multiply_decoded(
+    /// `isa` has kernels; there is room for the group in float32, `[columns / 2][16][2]`, which nobody else writes.
+    pub unsafe fn multiply_again(
         &self,
-        decoded: *const f32,
+        nth: usize,
+        decoded: *mut f32,
         isa: Isa,
         columns: usize,
         x: &[f32],
         out: &mut Products,
     ) -> Option<usize> {
-        // SAFETY: as demanded.
-        let width = unsafe { multiply(isa, Float::F32, decoded.cast(), columns, x, out)? };
-        if let FloatGroup::Bf12(group) = self {
-            group.add_exceptions(x, &mut out[..width * ROWS]);
+        // (A pair of columns of 16 rows is a cache line at most.)
+        let fetch = Meanwhile::FetchNext(self.bytes().as_ptr_range().end, usize::from(nth == 1));
+        // SAFETY: as demanded; a group of all columns.
+        unsafe {
+            match self {
+                FloatGroup::Floats(float, bytes) if nth == 0 => {
+                    assert!(bytes.len() >= float.group_bytes(columns));
+                    return multiply(isa, *float, bytes.as_ptr(), columns, x, Meanwhile::Decode(decoded), out);
+                }
+                FloatGroup::Bf12(group) if nth == 0 => group.decode(isa, decoded),
+                _ => {}
+            }
+            let width = multiply(isa, Float::F32, decoded.cast(), columns, x, fetch, out)?;
+            if let FloatGroup::Bf12(group) = self {
+                group.add_exceptions(x, &mut out[..width * ROWS]);
+            }
+            Some(width)
         }
-        Some(width)
     }
 
     /// The group in bf16, in pairs of columns, `[columns / 2][16][2]`, rounded where need be: written to `out`, unless it lies
@@ -108,10 +104,11 @@ unsafe fn multiply(
     group: *const u8,
     columns: usize,
     x: &[f32],
+    meanwhile: Meanwhile,
     out: &mut Products,
 ) -> Option<usize> {
     let (width, run) = float_kernel(isa, x.len().checked_div(columns)?)?;
     // SAFETY: the kernel is one that this processor runs; there are as many rows of activations as it takes.
-    unsafe { run(float, group, columns, x.as_ptr(), out.as_mut_ptr()) };
+    unsafe { run(float, group, columns, x.as_ptr(), meanwhile, out.as_mut_ptr()) };
     Some(width)
 }

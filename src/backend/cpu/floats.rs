@@ -44,6 +44,9 @@ impl Float {
     }
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Rows of activations that a float kernel takes at once.
 pub(super) const FLOAT_WIDTHS: [usize; 2] = [4, 1];
 
@@ -86,28 +89,45 @@ unsafe fn floats<S: Simd, const N: usize>(float: Float, row: *const u8, columns:
     }
 }
 
+/// What a kernel does while it multiplies.
+#[derive(Clone, Copy)]
+pub(super) enum Meanwhile {
+    /// Asks for what comes after the weights that it reads.
+    FetchOn,
+    /// The same, and keeps the weights in float32, in the same layout, for those who read them several times.
+    Decode(*mut f32),
+    /// Asks for so many cache lines for each pair of columns from this address, to the second cache: of a group that was
+    /// decoded, what comes after it.
+    FetchNext(*const u8, usize),
+}
+
 /// Multiplies the 16 rows of a group of float weights by `N` rows of float activations, `[N][columns]`: `out[N][16]`.
 ///
 /// # Safety
-/// The instruction set, a packed group of `columns` columns, and `N` rows of activations.
-pub(super) type FloatKernel = unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, out: *mut f32);
+/// The instruction set, a packed group of `columns` columns, `N` rows of activations, and room for what is decoded.
+pub(super) type FloatKernel =
+    unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, meanwhile: Meanwhile, out: *mut f32);
 
-/// Adds the products of pair `c` of columns with vectors of weights from `first`; `x` gives a row's pair in all lanes. (A
+/// Adds the products of pair `c` of columns with vectors of weights from `first`, and decodes them; `x` gives a row's pair in all lanes. (A
 /// function, not a closure: a closure would not have the instruction set.)
 #[inline(always)]
-unsafe fn float_pair<S: Simd, const N: usize, const VECTORS: usize>(
+unsafe fn float_pair<S: Simd, const N: usize, const VECTORS: usize, const DECODE: bool>(
     float: Float,
     group: *const u8,
-    c: usize,
-    first: usize,
+    (c, first): (usize, usize),
     x: [*const f32; N],
+    decoded: *mut f32,
     sums: &mut [[S::F; VECTORS]; N],
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
         let mut w = [S::splat(0.0); VECTORS];
         for v in 0..VECTORS {
-            w[v] = load::<S>(float, group, 2 * c * ROWS + (first + v) * S::LANES);
+            let at = 2 * c * ROWS + (first + v) * S::LANES;
+            w[v] = load::<S>(float, group, at);
+            if DECODE {
+                S::store_f32(decoded.add(at), w[v]);
+            }
         }
         for t in 0..N {
             let x = S::splat_pair(x[t]);
@@ -120,26 +140,37 @@ unsafe fn float_pair<S: Simd, const N: usize, const VECTORS: usize>(
 
 /// `VECTORS` vectors of a pair of columns at a time: half as many rows.
 #[inline(always)]
-unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize>(
+unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECODE: bool>(
     float: Float,
     group: *const u8,
     columns: usize,
     x: *const f32,
+    meanwhile: Meanwhile,
     out: *mut f32,
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
+        let decoded = if let Meanwhile::Decode(decoded) = meanwhile { decoded } else { std::ptr::null_mut() };
         for first in (0..2 * ROWS / S::LANES).step_by(VECTORS) {
             let mut sums = [[S::splat(0.0); VECTORS]; N];
             for c in 0..columns / 2 {
                 if first == 0 {
-                    fetch(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes());
+                    match meanwhile {
+                        Meanwhile::FetchNext(at, lines) => {
+                            for line in 0..lines {
+                                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add((c * lines + line) * LINE).cast());
+                            }
+                        }
+                        Meanwhile::FetchOn | Meanwhile::Decode(_) => {
+                            fetch(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes())
+                        }
+                    }
                 }
                 let mut at = [x; N];
                 for t in 0..N {
                     at[t] = x.add(t * columns + 2 * c);
                 }
-                float_pair::<S, N, VECTORS>(float, group, c, first, at, &mut sums);
+                float_pair::<S, N, VECTORS, DECODE>(float, group, (c, first), at, decoded, &mut sums);
             }
             if columns % 2 == 1 {
                 let mut last = [[0.0; 2]; N];
@@ -148,7 +179,7 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize>(
                     last[t][0] = *x.add((t + 1) * columns - 1);
                     at[t] = last[t].as_ptr();
                 }
-                float_pair::<S, N, VECTORS>(float, group, columns / 2, first, at, &mut sums);
+                float_pair::<S, N, VECTORS, DECODE>(float, group, (columns / 2, first), at, decoded, &mut sums);
             }
             for t in 0..N {
                 for v in (0..VECTORS).step_by(2) {
@@ -166,14 +197,22 @@ unsafe fn float_group_avx512<const N: usize>(
     group: *const u8,
     columns: usize,
     x: *const f32,
+    meanwhile: Meanwhile,
     out: *mut f32,
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
-        match float {
-            Float::F32 => float_group::<Avx512Vnni, N, 2>(Float::F32, group, columns, x, out),
-            Float::F16 => float_group::<Avx512Vnni, N, 2>(Float::F16, group, columns, x, out),
-            Float::Bf16 => float_group::<Avx512Vnni, N, 2>(Float::Bf16, group, columns, x, out),
+        use Meanwhile::Decode;
+        match (float, meanwhile) {
+            (Float::F32, _) => float_group::<Avx512Vnni, N, 2, false>(Float::F32, group, columns, x, meanwhile, out),
+            (Float::F16, Decode(_)) => {
+                float_group::<Avx512Vnni, N, 2, true>(Float::F16, group, columns, x, meanwhile, out)
+            }
+            (Float::F16, _) => float_group::<Avx512Vnni, N, 2, false>(Float::F16, group, columns, x, meanwhile, out),
+            (Float::Bf16, Decode(_)) => {
+                float_group::<Avx512Vnni, N, 2, true>(Float::Bf16, group, columns, x, meanwhile, out)
+            }
+            (Float::Bf16, _) => float_group::<Avx512Vnni, N, 2, false>(Float::Bf16, group, columns, x, meanwhile, out),
         }
     }
 }
@@ -184,14 +223,22 @@ unsafe fn float_group_avx2<const N: usize, const VECTORS: usize>(
     group: *const u8,
     columns: usize,
     x: *const f32,
+    meanwhile: Meanwhile,
     out: *mut f32,
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
-        match float {
-            Float::F32 => float_group::<Avx2, N, VECTORS>(Float::F32, group, columns, x, out),
-            Float::F16 => float_group::<Avx2, N, VECTORS>(Float::F16, group, columns, x, out),
-            Float::Bf16 => float_group::<Avx2, N, VECTORS>(Float::Bf16, group, columns, x, out),
+        use Meanwhile::Decode;
+        match (float, meanwhile) {
+            (Float::F32, _) => float_group::<Avx2, N, VECTORS, false>(Float::F32, group, columns, x, meanwhile, out),
+            (Float::F16, Decode(_)) => {
+                float_group::<Avx2, N, VECTORS, true>(Float::F16, group, columns, x, meanwhile, out)
+            }
+            (Float::F16, _) => float_group::<Avx2, N, VECTORS, false>(Float::F16, group, columns, x, meanwhile, out),
+            (Float::Bf16, Decode(_)) => {
+                float_group::<Avx2, N, VECTORS, true>(Float::Bf16, group, columns, x, meanwhile, out)
+            }
+            (Float::Bf16, _) => float_group::<Avx2, N, VECTORS, false>(Float::Bf16, group, columns, x, meanwhile, out),
         }
     }
 }
@@ -217,43 +264,6 @@ pub(super) fn float_kernel(isa: Isa, left: usize) -> Option<(usize, FloatKernel)
         (_, 2..=3) => Some((2, float_group_avx2::<2, 4>)),
         (_, 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
         (_, _) => Some((6, float_group_avx2::<6, 2>)),
-    }
-}
-
-/// Decodes a packed group to float32, in the same layout, for those who read it several times.
-///
-/// # Safety
-/// The instruction set of `isa`, a packed group of `columns` columns, and room for it at `out`.
-pub(super) unsafe fn decode_group(isa: Isa, float: Float, group: *const u8, columns: usize, out: *mut f32) {
-    #[inline(always)]
-    unsafe fn decode<S: Simd>(float: Float, group: *const u8, columns: usize, out: *mut f32) {
-        for i in (0..columns.next_multiple_of(2) * ROWS).step_by(2 * ROWS) {
-            // SAFETY: as the caller's.
-            unsafe {
-                fetch(group.wrapping_add(i * float.bytes()), 2 * ROWS * float.bytes());
-                for i in (i..i + 2 * ROWS).step_by(S::LANES) {
-                    S::store_f32(out.add(i), load::<S>(float, group, i));
-                }
-            }
-        }
-    }
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn avx512(float: Float, group: *const u8, columns: usize, out: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { decode::<Avx512Vnni>(float, group, columns, out) }
-    }
-    #[target_feature(enable = "avx2,fma,f16c")]
-    unsafe fn avx2(float: Float, group: *const u8, columns: usize, out: *mut f32) {
-        // SAFETY: as the caller's.
-        unsafe { decode::<Avx2>(float, group, columns, out) }
-    }
-    // SAFETY: as the caller's.
-    unsafe {
-        match isa {
-            Isa::Avx512Vnni | Isa::Amx => avx512(float, group, columns, out),
-            Isa::Avx2 | Isa::AvxVnni => avx2(float, group, columns, out),
-            Isa::Scalar => {}
-        }
     }
 }
 

@@ -299,21 +299,19 @@ impl Part<'_> {
                 for group in groups.clone() {
                     let Some(weights) = self.matrix.float_group(group) else { continue };
                     let many = end - first > FLOAT_MOST && !matches!(weights, FloatGroup::Floats(Float::F32, _));
-                    if many {
-                        // SAFETY: floats are packed only where there are kernels; the panel has room for a group.
-                        unsafe { weights.decode(isa, columns, decoded) };
-                    }
                     let (mut at, mut products) = (first, [0.0; FLOAT_MOST * ROWS]);
-                    let multiply = |x: &[f32], out: &mut Products| match many {
-                        // SAFETY: it was decoded.
-                        true => unsafe { weights.multiply_decoded(decoded, isa, columns, x, out) },
-                        false => weights.multiply(isa, columns, x, out),
+                    let multiply = |nth: usize, at: usize, out: &mut Products| match many {
+                        // SAFETY: floats are packed only where there are kernels; the panel has room for a group.
+                        true => unsafe { weights.multiply_again(nth, decoded, isa, columns, &x[at * columns..], out) },
+                        false => weights.multiply(isa, columns, &x[at * columns..], out),
                     };
-                    while let Some(width) = multiply(&x[at * columns..], &mut products) {
+                    let mut nth = 0;
+                    while let Some(width) = multiply(nth, at, &mut products) {
                         for (t, products) in products.chunks_exact(ROWS).take(width).enumerate() {
                             self.store(at + t, group * ROWS, products);
                         }
                         at += width;
+                        nth += 1;
                     }
                 }
             }

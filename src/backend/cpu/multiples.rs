@@ -42,12 +42,11 @@ trait Unit {
     /// The instruction set.
     unsafe fn largest(x: &[f32; BLOCK]) -> [i32; 2];
 
-    /// Writes the elements, times the inverse of their set's scale, rounded to nearest even; returns the sums of each half's part of
-    /// each set.
+    /// Writes the elements, times the inverse of their set's scale, rounded to nearest even; returns the scales and sums.
     ///
     /// # Safety
     /// The instruction set.
-    unsafe fn round(x: &[f32; BLOCK], inverse: [f32; 2], q: &mut [i8; BLOCK]) -> [[i16; 2]; 2];
+    unsafe fn round(x: &[f32; BLOCK], inverse: [f32; 2], m: [i16; 2], q: &mut [i8; BLOCK]) -> Multiples;
 }
 
 struct Portable;
@@ -62,14 +61,22 @@ impl Unit for Portable {
         largest
     }
 
-    unsafe fn round(x: &[f32; BLOCK], inverse: [f32; 2], q: &mut [i8; BLOCK]) -> [[i16; 2]; 2] {
-        let mut sums = [[0; 2]; 2];
+    unsafe fn round(x: &[f32; BLOCK], inverse: [f32; 2], m: [i16; 2], q: &mut [i8; BLOCK]) -> Multiples {
+        let mut sums = [[0i16; 2]; 2];
         for (i, (q, x)) in q.iter_mut().zip(x).enumerate() {
             let rounded = ((x * inverse[i / 2 % 2] + ROUNDER).to_bits() as i32 & 0x007f_ffff) - 0x0040_0000;
             *q = rounded as i8;
             sums[i / (BLOCK / 2)][i / 2 % 2] += i16::from(*q);
         }
-        sums
+        let product = |set: usize, sum: i16| i32::from(m[set]) * i32::from(sum);
+        let sum = sums.map(|sum| product(0, sum[0]) + product(1, sum[1]));
+        Multiples {
+            m,
+            start: [0, 1].map(|set| -16 * (sums[0][set] + sums[1][set])),
+            half_start: sums.map(|sums| sums.map(|sum| -32 * sum)),
+            half_sum: sum.map(|sum| sum as f32),
+            sum: (sum[0] + sum[1]) as f32,
+        }
     }
 }
 
@@ -110,17 +117,9 @@ unsafe fn row<U: Unit>(values: &[f32], q: &mut [i8], multiples: &mut [Multiples]
             }
         }
         for (i, ((x, q), multiples)) in x.iter().zip(q).zip(multiples).enumerate() {
-            let m = [m[0][i], m[1][i]];
+            let m = [m[0][i] as i16, m[1][i] as i16];
             // SAFETY: as the caller's.
-            let sums = unsafe { U::round(x, [inverse[0][i], inverse[1][i]], q) };
-            let sum = sums.map(|sum| m[0] * i32::from(sum[0]) + m[1] * i32::from(sum[1]));
-            *multiples = Multiples {
-                m: m.map(|m| m as i16),
-                start: [0, 1].map(|set| -16 * (sums[0][set] + sums[1][set])),
-                half_start: sums.map(|sums| sums.map(|sum| -32 * sum)),
-                half_sum: sum.map(|sum| sum as f32),
-                sum: (sum[0] + sum[1]) as f32,
-            };
+            *multiples = unsafe { U::round(x, [inverse[0][i], inverse[1][i]], m, q) };
         }
     }
     unit
@@ -164,7 +163,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn round(x: &[f32; BLOCK], inverse: [f32; 2], q: &mut [i8; BLOCK]) -> [[i16; 2]; 2] {
+        unsafe fn round(x: &[f32; BLOCK], inverse: [f32; 2], m: [i16; 2], q: &mut [i8; BLOCK]) -> Multiples {
             // SAFETY: as demanded; 32 elements are read and written.
             unsafe {
                 let inverse = _mm256_castpd_ps(_mm256_set1_pd(f64::from_bits(
@@ -189,11 +188,19 @@ mod x86 {
                 let sums = _mm256_maddubs_epi16(_mm256_set1_epi8(1), numbers);
                 let sums = _mm256_add_epi16(sums, _mm256_shuffle_epi32::<0b01_00_11_10>(sums));
                 let sums = _mm256_add_epi16(sums, _mm256_shuffle_epi32::<0b10_11_00_01>(sums));
-                let of = |sums: __m128i| {
-                    let both = _mm_cvtsi128_si32(sums);
-                    [both as i16, (both >> 16) as i16]
-                };
-                [of(_mm256_castsi256_si128(sums)), of(_mm256_extracti128_si256::<1>(sums))]
+                let (first, second) = (_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+                let (each, both) = (_mm_unpacklo_epi32(first, second), _mm_add_epi16(first, second));
+                let negative = |sums: __m128i| _mm_sub_epi16(_mm_setzero_si128(), sums);
+                let half_sum = _mm_madd_epi16(each, _mm_set1_epi32(bytemuck::cast(m)));
+                let sum = _mm_add_epi32(half_sum, _mm_shuffle_epi32::<0b01>(half_sum));
+                let low = |vector: __m128i| _mm_cvtsi128_si64(vector);
+                Multiples {
+                    m,
+                    start: bytemuck::cast(low(_mm_slli_epi16::<4>(negative(both))) as i32),
+                    half_start: bytemuck::cast(low(_mm_slli_epi16::<5>(negative(each)))),
+                    half_sum: bytemuck::cast(low(_mm_castps_si128(_mm_cvtepi32_ps(half_sum)))),
+                    sum: _mm_cvtss_f32(_mm_cvtepi32_ps(sum)),
+                }
             }
         }
     }
