@@ -52,8 +52,12 @@ unsafe fn rows<T: Tile, const N: usize, const VECTORS: usize>(
             if acts.ahead && row == 0 {
                 fetch(tile, T::BYTES);
             }
-            for (v, sums) in sums.iter_mut().enumerate() {
-                accumulate::<T, N>(head, tile, row + v * LANES, acts, block, sums);
+            if T::WIDE {
+                wide::<T, N, VECTORS>(head, tile, row, acts, block, &mut sums);
+            } else {
+                for (v, sums) in sums.iter_mut().enumerate() {
+                    accumulate::<T, N>(head, tile, row + v * LANES, acts, block, sums);
+                }
             }
             tile = tile.add(T::BYTES);
             left -= 1;
@@ -91,9 +95,6 @@ unsafe fn accumulate<T: Tile, const N: usize>(
         if several {
             w = prepared::<T>(w);
         }
-        if T::WIDE {
-            return wide(&w, &scales, acts, block, sums);
-        }
         for t in 0..N {
             let multiples = &*acts.multiples(t, block);
             sums[t] = products::<T>(&w, several, acts.numbers(t, block), multiples, &scales, sums[t]);
@@ -101,31 +102,43 @@ unsafe fn accumulate<T: Tile, const N: usize>(
     }
 }
 
-/// Adds the products of a tile with numbers of eight bits and blocks of activations of 16.
+/// Adds the products of a tile with numbers of eight bits and blocks of activations of 16. A word of these, once it is in all
+/// lanes, serves all vectors.
 #[inline(always)]
-unsafe fn wide<const N: usize>(
-    w: &[__m256i; 8],
-    scales: &Scales<Avx2>,
+unsafe fn wide<T: Tile, const N: usize, const VECTORS: usize>(
+    head: *const u8,
+    tile: *const u8,
+    row: usize,
     acts: Quantized,
     block: usize,
-    sums: &mut [__m256; N],
+    sums: &mut [[__m256; N]; VECTORS],
 ) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let mut products = [_mm256_setzero_si256(); N];
+        let mut w = [[_mm256_setzero_si256(); 8]; VECTORS];
+        for v in 0..VECTORS {
+            w[v] = T::numbers::<Avx2>(tile, row + v * LANES);
+        }
+        let mut products = [[_mm256_setzero_si256(); N]; VECTORS];
         for j in 0..8 {
-            let [even, odd] = widened(w[j]);
+            let mut pairs = [[_mm256_setzero_si256(); 2]; VECTORS];
+            for v in 0..VECTORS {
+                pairs[v] = widened(w[v][j]);
+            }
             for t in 0..N {
                 let x = acts.wide(t, block).add(4 * j);
-                let pairs = [
-                    _mm256_madd_epi16(even, splat_word(x.cast())),
-                    _mm256_madd_epi16(odd, splat_word(x.add(2).cast())),
-                ];
-                products[t] = _mm256_add_epi32(products[t], _mm256_add_epi32(pairs[0], pairs[1]));
+                let (even, odd) = (splat_word(x.cast()), splat_word(x.add(2).cast()));
+                for v in 0..VECTORS {
+                    let sum = _mm256_add_epi32(products[v][t], _mm256_madd_epi16(pairs[v][0], even));
+                    products[v][t] = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs[v][1], odd));
+                }
             }
         }
-        for t in 0..N {
-            sums[t] = Avx2::fma(Avx2::to_float(products[t]), scales.d[0], sums[t]);
+        for v in 0..VECTORS {
+            let scales = scales::<T>(head, tile, row + v * LANES);
+            for t in 0..N {
+                sums[v][t] = Avx2::fma(Avx2::to_float(products[v][t]), scales.d[0], sums[v][t]);
+            }
         }
     }
 }

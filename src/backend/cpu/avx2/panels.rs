@@ -17,8 +17,10 @@ use super::super::simd::Avx2;
 use super::super::tiles::{self, Tile};
 use super::{Numbers, prepared, scales, splat_pair, splat_word, widened};
 
-/// Rows of activations from which on unfolding pays.
-pub(in super::super) const LEAST_ROWS: usize = 5;
+/// Rows of activations from which on unfolding pays; and with numbers of eight bits, of which kernels for few rows multiply
+/// eight at once.
+const LEAST_ROWS: usize = 5;
+const WIDE_LEAST_ROWS: usize = 16;
 /// Rows of weights of a vector, and vectors of a group.
 const LANES: usize = 8;
 const VECTORS: usize = ROWS / LANES;
@@ -327,7 +329,7 @@ const fn of<T: Tile>() -> Panels {
         block: if T::WIDE { WIDE_TILE } else { tile_bytes(T::SPLIT, T::MINIMUM) },
         acts: if T::WIDE { 2 * BLOCK } else { BLOCK + size_of::<Multiples>() },
         groups: 1,
-        least_rows: LEAST_ROWS,
+        least_rows: if T::WIDE { WIDE_LEAST_ROWS } else { LEAST_ROWS },
         widths: if T::WIDE { WIDE_WIDTHS } else { WIDTHS },
         run: [run, &[]],
     }
