@@ -259,7 +259,7 @@ impl Several {
 
 /// Unfolds some groups and multiplies each tile when the one after the next is unfolded. After each half of a tile comes one
 /// product of another: the tile unit works beside the vector units only as far as the reorder buffer reaches, which
-/// holds about the operations of two tiles. Meanwhile the groups that follow come to the second-level cache.
+/// holds about the operations of two tiles. Meanwhile the groups that follow come to the second-level cache, and the next tile to the first.
 ///
 /// # Safety
 /// AVX-512 with VNNI and BF16; all that [`Folded::unfold`] and [`Unit::begin`] demand.
@@ -281,8 +281,11 @@ unsafe fn unfold<U: Unit, F: Folded>(several: &Several, block: &Block) {
                 if i < steps && g < several.count {
                     let group = several.groups[g];
                     let out = several.w.add(g * block.w_next + several.place(i) * TILE_BYTES);
-                    let ahead = F::place(group, i).wrapping_add(several.next);
-                    (0..F::LINES).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(64 * line).cast()));
+                    let (soon, later) = (F::place(group, i + 1), F::place(group, i).wrapping_add(several.next));
+                    for line in 0..F::LINES {
+                        _mm_prefetch::<_MM_HINT_T0>(soon.wrapping_add(64 * line).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(later.wrapping_add(64 * line).cast());
+                    }
                     let scales = F::scales(group, i);
                     F::unfold(group, several.columns, i, scales, 0, out);
                     multiply_one::<U>(several, block, i, 2 * g);
