@@ -21,6 +21,9 @@ pub enum Isa {
 static VECTORS: LazyLock<Isa> = LazyLock::new(|| {
     #[cfg(target_arch = "x86_64")]
     {
+        if is_intel() {
+            super::simd::fetch_in_two_steps();
+        }
         let avx2 =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         let avx512 = is_x86_feature_detected!("avx512f")
@@ -47,6 +50,16 @@ static AVX_VNNI: LazyLock<bool> = LazyLock::new(|| {
     #[cfg(not(target_arch = "x86_64"))]
     false
 });
+
+/// Whether the processor is one of Intel's: what is best to do differs where what it can do does not.
+#[cfg(target_arch = "x86_64")]
+#[allow(unused_unsafe)] // these became safe functions with a later compiler
+fn is_intel() -> bool {
+    use std::arch::x86_64::__cpuid;
+    // SAFETY: every x86-64 processor has CPUID.
+    let vendor = unsafe { __cpuid(0) };
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
+}
 
 /// Whether this process may use AMX.
 static AMX: LazyLock<bool> = LazyLock::new(|| {

@@ -7,20 +7,37 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use std::arch::x86_64::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::quantize::PRE_SHIFT;
 
-/// How far ahead of their use weights are fetched, in bytes: further than the processor looks by itself, and past the end
-/// of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are 4 KB;
-/// 8 KB were the fastest of 1 to 16.
-const AHEAD: usize = 8192;
+/// How far ahead of their use weights are fetched to the first cache, in bytes: further than the processor looks by itself, and
+/// past the end of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are
+/// 4 KB; 8 KB were the fastest of 1 to 16.
+static AHEAD: AtomicUsize = AtomicUsize::new(8192);
+/// How far ahead they are fetched to the second cache before that, in bytes; 0: not at all.
+static FAR_AHEAD: AtomicUsize = AtomicUsize::new(0);
+
+/// Has weights fetched in two steps: a core of Intel's waits for 16 lines at a time for its first cache, which is 10 GB/s, and for 48
+/// for its second. (Zen, whose first cache waits for as many, is a tenth slower so.)
+pub(super) fn fetch_in_two_steps() {
+    AHEAD.store(3072, Ordering::Relaxed);
+    FAR_AHEAD.store(8192, Ordering::Relaxed);
+}
 
 /// Asks for the `bytes` of memory that lie [`AHEAD`] of `at`.
 #[inline(always)]
 pub(super) unsafe fn fetch(at: *const u8, bytes: usize) {
+    let (near, far) = (AHEAD.load(Ordering::Relaxed), FAR_AHEAD.load(Ordering::Relaxed));
     for line in 0..bytes.div_ceil(64) {
         // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 64 * line).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(near + 64 * line).cast()) };
+    }
+    if far > 0 {
+        for line in 0..bytes.div_ceil(64) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(far + 64 * line).cast()) };
+        }
     }
 }
 
@@ -41,55 +58,41 @@ pub(super) unsafe fn halves_to_bf16(halves: __m512i) -> __m512i {
     }
 }
 
-/// Lanes to the right by those of `by`. (Written out: of the intrinsic with a broadcast the compiler makes a shift of all lanes by one
-/// number, which has a third of the throughput, and clamps the number first.)
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn shift_right(a: __m512i, by: __m512i) -> __m512i {
-    let out: __m512i;
-    // SAFETY: registers alone are touched.
-    unsafe {
-        std::arch::asm!("vpsravd {}, {}, {}", lateout(zmm_reg) out, in(zmm_reg) a, in(zmm_reg) by,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    out
+/// Shifts of lanes by those of `by`, written out: of the intrinsic with a broadcast the compiler makes a shift of all lanes by one
+/// number, which has a third of the throughput, and clamps the number first.
+macro_rules! shifts {
+    ($($name:ident, $instruction:literal, $vector:ident, $register:ident, $feature:literal;)*) => {$(
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn $name(a: $vector, by: $vector) -> $vector {
+            let out: $vector;
+            // SAFETY: registers alone are touched.
+            unsafe {
+                std::arch::asm!(concat!($instruction, " {}, {}, {}"), lateout($register) out, in($register) a,
+                    in($register) by, options(pure, nomem, nostack, preserves_flags));
+            }
+            out
+        }
+    )*};
 }
 
-/// Lanes to the left by those of `by`. (Written out for the same reason.)
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn shift_left(a: __m512i, by: __m512i) -> __m512i {
-    let out: __m512i;
-    // SAFETY: registers alone are touched.
-    unsafe {
-        std::arch::asm!("vpsllvd {}, {}, {}", lateout(zmm_reg) out, in(zmm_reg) a, in(zmm_reg) by,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    out
+shifts! {
+    shift_right_16, "vpsravd", __m512i, zmm_reg, "avx512f";
+    shift_left_16, "vpsllvd", __m512i, zmm_reg, "avx512f";
+    shift_right_8, "vpsravd", __m256i, ymm_reg, "avx2";
+    shift_left_8, "vpsllvd", __m256i, ymm_reg, "avx2";
 }
 
-/// As [`shift_right`], of half as many lanes.
+/// `others`, but where `mask` admits it bytes of `a`, which `control` moves within lanes of 16: one operation. (Written out: the compiler
+/// makes two of the intrinsic, or a permutation across lanes, which are three on Intel's cores.)
 #[inline]
-#[target_feature(enable = "avx2")]
-fn shift_right_8(a: __m256i, by: __m256i) -> __m256i {
-    let out: __m256i;
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn shuffle_into(others: __m512i, mask: u64, a: __m512i, control: __m512i) -> __m512i {
+    let mut out = others;
     // SAFETY: registers alone are touched.
     unsafe {
-        std::arch::asm!("vpsravd {}, {}, {}", lateout(ymm_reg) out, in(ymm_reg) a, in(ymm_reg) by,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    out
-}
-
-/// As [`shift_left`], of half as many lanes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn shift_left_8(a: __m256i, by: __m256i) -> __m256i {
-    let out: __m256i;
-    // SAFETY: registers alone are touched.
-    unsafe {
-        std::arch::asm!("vpsllvd {}, {}, {}", lateout(ymm_reg) out, in(ymm_reg) a, in(ymm_reg) by,
-            options(pure, nomem, nostack, preserves_flags));
+        std::arch::asm!("vpshufb {}{{{}}}, {}, {}", inout(zmm_reg) out, in(kreg) mask, in(zmm_reg) a,
+            in(zmm_reg) control, options(pure, nomem, nostack, preserves_flags));
     }
     out
 }
@@ -266,11 +269,11 @@ impl Simd for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn shift_right(a: __m512i, shift: i32) -> __m512i {
-        unsafe { shift_right(a, _mm512_set1_epi32(shift)) }
+        unsafe { shift_right_16(a, _mm512_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn shift_left(a: __m512i, shift: i32) -> __m512i {
-        unsafe { shift_left(a, _mm512_set1_epi32(shift)) }
+        unsafe { shift_left_16(a, _mm512_set1_epi32(shift)) }
     }
     #[inline(always)]
     unsafe fn pre_shifted(a: __m512i) -> __m512i {

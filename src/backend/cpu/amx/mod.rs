@@ -339,17 +339,19 @@ unsafe fn store(matrix: &Matrix, rows: Range<usize>, groups: Range<usize>, first
         let sums = unsafe { target.out.at(at, row) };
         return run(Place { sums, stride: target.out.width() * size_of::<f32>(), add });
     }
+    // (Added to by the unit here too: a result must not depend on which of both ways it comes.)
     let mut sums = Sums::ZERO;
-    run(sums.place());
+    for (t, sums) in sums.0.chunks_exact_mut(Sums::WIDTH).take(n).enumerate().filter(|_| add) {
+        // SAFETY: as above.
+        sums[..there].copy_from_slice(unsafe { target.out.part(at + t, row, there) });
+    }
+    run(Place { add, ..sums.place() });
     if let Some(bias) = target.bias.filter(|_| first) {
         sums.add(&bias[row..row + there]);
     }
     for (t, sums) in sums.0.chunks_exact(Sums::WIDTH).take(n).enumerate() {
         // SAFETY: as above.
-        let out = unsafe { target.out.part(at + t, row, there) };
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = if add { *out + sum } else { *sum };
-        }
+        unsafe { target.out.part(at + t, row, there) }.copy_from_slice(&sums[..there]);
     }
 }
 

@@ -42,11 +42,22 @@ fn units() -> Vec<On> {
 }
 
 fn multiply_on(unit: On, matrix: &Matrix, tiles: &Tiles, out: &mut [f32], bias: Option<&[f32]>, accumulate: bool) {
+    multiply_groups_on(unit, matrix, tiles, 0..matrix.rows().div_ceil(ROWS), out, bias, accumulate);
+}
+
+fn multiply_groups_on(
+    unit: On,
+    matrix: &Matrix,
+    tiles: &Tiles,
+    groups: Range<usize>,
+    out: &mut [f32],
+    bias: Option<&[f32]>,
+    accumulate: bool,
+) {
     let out = Rows::new(out, matrix.rows());
     let target = Target { out: &out, bias, accumulate };
     // SAFETY: `can_unfold`, and the unit is there.
     unsafe {
-        let groups = 0..matrix.rows().div_ceil(ROWS);
         // As two threads might.
         let half = (tiles.rows / 2).next_multiple_of(TILE_ROWS).min(tiles.rows);
         for rows in [0..half, half..tiles.rows].into_iter().filter(|rows| !rows.is_empty()) {
@@ -171,6 +182,39 @@ fn the_unit_agrees_with_its_emulation() {
     for other in &results[1..] {
         // The unit adds pairs in another order, and takes subnormal numbers for zero.
         results[0].iter().zip(other).for_each(|(a, b)| assert!((a - b).abs() <= 1e-4 * (1.0 + a.abs()), "{a} and {b}"));
+    }
+}
+
+/// Threads and sessions divide groups as they like: a group alone, or in a matrix's last columns, is stored in another way.
+#[test]
+fn products_do_not_depend_on_how_groups_are_divided() {
+    if !can_unfold() {
+        return;
+    }
+    let pool = Pool::new(2).expect("a pool");
+    let mut noise = Noise(11);
+    let (rows, columns, n) = (72, 2304, 49);
+    let bytes = random_rows(TensorType::Q8_0, rows, columns, &mut noise);
+    let matrix = place(TensorType::Q8_0, rows, columns, &bytes, true, Isa::Avx512Vnni, &pool);
+    let values: Vec<f32> = (0..n * columns).map(|_| noise.float() * 3.0).collect();
+    let tiles = rounded(&values, n, columns, &pool);
+    let bias: Vec<f32> = (0..rows).map(|_| noise.float()).collect();
+    for (unit, bias, accumulate) in units().into_iter().flat_map(|unit| {
+        [(None, false), (None, true), (Some(&bias[..]), false), (Some(&bias[..]), true)].map(|(b, a)| (unit, b, a))
+    }) {
+        let product = |together: usize| {
+            let mut out = vec![0.25; n * rows];
+            let groups = rows.div_ceil(ROWS);
+            for first in (0..groups).step_by(together) {
+                let groups = first..groups.min(first + together);
+                multiply_groups_on(unit, &matrix, &tiles, groups, &mut out, bias, accumulate);
+            }
+            out
+        };
+        let expected = product(3);
+        for together in [1, 2, 5] {
+            assert!(product(together) == expected, "{unit:?}, bias {}, {accumulate}, {together}", bias.is_some());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use half::f16;
 
 use super::super::bf12;
 use super::super::pack::COLUMNS;
-use super::super::simd::{Avx512Vnni, halves_to_bf16, to_bf16};
+use super::super::simd::{Avx512Vnni, halves_to_bf16, shuffle_into, to_bf16};
 use super::super::tiles::{self, Tile};
 use super::unit::{Block, TILE_BYTES, TILE_ROWS, TILE_WIDTH, Unit};
 use crate::quant::TensorType;
@@ -21,14 +21,19 @@ use crate::quant::TensorType;
 /// what it is.
 pub const LESS: f32 = 1.0 + 0.721_347_5 / 256.0;
 
-/// Two columns of 16 rows, scaled by [`LESS`], as pairs of bf16: a shift and a choice of bits, where a permutation would
-/// take three operations on Intel's cores.
+/// Control of a byte permutation that stays within lanes: which byte of a lane comes to each of its places.
+#[inline(always)]
+unsafe fn within_lanes(bytes: i32) -> __m512i {
+    unsafe { _mm512_set4_epi32(bytes + 0x0c0c_0c0c, bytes + 0x0808_0808, bytes + 0x0404_0404, bytes) }
+}
+
+/// Two columns of 16 rows, scaled by [`LESS`], as pairs of bf16: the upper halves of `even` move to where the lower ones of
+/// `odd` are, in one operation. (A permutation of words would take three on Intel's cores.)
 #[inline(always)]
 pub unsafe fn pairs(even: __m512, odd: __m512) -> __m512i {
     unsafe {
-        let (even, odd) = (_mm512_srli_epi32::<16>(_mm512_castps_si512(even)), _mm512_castps_si512(odd));
-        // even | (odd & upper half)
-        _mm512_ternarylogic_epi32::<0xf8>(even, odd, _mm512_set1_epi32(-0x1_0000))
+        let (even, odd) = (_mm512_castps_si512(even), _mm512_castps_si512(odd));
+        shuffle_into(odd, 0x3333_3333_3333_3333, even, within_lanes(0x0302))
     }
 }
 
@@ -37,19 +42,20 @@ const BIAS: f32 = 32768.0;
 /// The same for four bits, the upper ones of that byte: 2¹¹ + the number.
 const UPPER_BIAS: f32 = 2048.0;
 
-/// The four bytes of each lane, moved to bits 8 to 15.
+/// Byte `byte` of each lane in bits 8 to 15 of `bias`.
 #[inline(always)]
-unsafe fn bytes(lanes: __m512i) -> [__m512i; 4] {
-    unsafe { [_mm512_slli_epi32::<8>(lanes), lanes, _mm512_srli_epi32::<8>(lanes), _mm512_srli_epi32::<16>(lanes)] }
+unsafe fn moved(lanes: __m512i, byte: i32, bias: __m512i) -> __m512 {
+    unsafe { _mm512_castsi512_ps(shuffle_into(bias, 0x2222_2222_2222_2222, lanes, within_lanes(byte << 8))) }
 }
 
-/// Bits of `moved` as floats with a bias: `(moved & mask) ^ bias`, which flips the sign bit of a signed byte too if the bias has
-/// it.
+/// The four bytes of each lane as floats with a bias. (Byte 1 need not move, and takes another port than the others.)
 #[inline(always)]
-unsafe fn biased(moved: __m512i, mask: i32, bias: i32) -> __m512 {
+unsafe fn biased(lanes: __m512i, bias: f32) -> [__m512; 4] {
     unsafe {
-        let (mask, bias) = (_mm512_set1_epi32(mask), _mm512_set1_epi32(bias));
-        _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x6a>(moved, mask, bias))
+        let bias = _mm512_set1_epi32(bias.to_bits() as i32);
+        // bias | (lanes & bits 8 to 15)
+        let there = _mm512_ternarylogic_epi32::<0xf8>(bias, lanes, _mm512_set1_epi32(0xff00));
+        [moved(lanes, 0, bias), _mm512_castsi512_ps(there), moved(lanes, 2, bias), moved(lanes, 3, bias)]
     }
 }
 
@@ -129,26 +135,21 @@ impl<T: Tile> Folded for T {
             if T::BITS == 4 {
                 // The plane is the end of the tile; a byte has columns 4j.. in its lower half and 16 + 4j.. in its upper.
                 for j in 2 * half..2 * half + 2 {
-                    let moved = bytes(_mm512_loadu_si512(tile.add(T::BYTES - 256 + 64 * j).cast()));
-                    let (mut lower, mut upper) = ([scales[0].0; 4], [scales[0].0; 4]);
-                    for (n, &moved) in moved.iter().enumerate() {
-                        lower[n] = biased(moved, 0x0f00, BIAS.to_bits() as i32);
-                        upper[n] = biased(moved, 0xf000, UPPER_BIAS.to_bits() as i32);
-                    }
+                    let lanes = _mm512_loadu_si512(tile.add(T::BYTES - 256 + 64 * j).cast());
+                    let lower = biased(_mm512_and_si512(lanes, _mm512_set1_epi8(0x0f)), BIAS);
+                    let upper = biased(_mm512_and_si512(lanes, _mm512_set1_epi8(0xf0u8 as i8)), UPPER_BIAS);
                     store_columns(lower, scales[0].0, scales[0].1, out.add(2 * j * TILE_WIDTH));
                     store_columns(upper, scales[1].0, scales[1].1, out.add((8 + 2 * j) * TILE_WIDTH));
                 }
                 return;
             }
             let numbers = T::numbers::<Avx512Vnni>(tile, 0);
-            let sign = if T::BITS == 8 { 0x8000 } else { 0 };
             for (j, &numbers) in numbers.iter().enumerate().skip(4 * half).take(4) {
-                let mut floats = [scales[0].0; 4];
-                for (float, moved) in floats.iter_mut().zip(bytes(numbers)) {
-                    *float = biased(moved, 0xff00, BIAS.to_bits() as i32 | sign);
-                }
+                // (Signed numbers become those above -128.)
+                let flipped = _mm512_xor_si512(numbers, _mm512_set1_epi8(-128));
+                let numbers = if T::BITS == 8 { flipped } else { numbers };
                 let (d, m) = scales[if T::SPLIT { half } else { 0 }];
-                store_columns(floats, d, m, out.add(2 * j * TILE_WIDTH));
+                store_columns(biased(numbers, BIAS), d, m, out.add(2 * j * TILE_WIDTH));
             }
         }
     }
@@ -258,7 +259,7 @@ impl Several {
 
 /// Unfolds some groups and multiplies each tile when the one after the next is unfolded. After each half of a tile comes one
 /// product of another: the tile unit works beside the vector units only as far as the reorder buffer reaches, which
-/// holds about the operations of two tiles. Meanwhile the groups that follow come to the second-level cache.
+/// holds about the operations of two tiles. Meanwhile the groups that follow come to the second-level cache, and the next tile to the first.
 ///
 /// # Safety
 /// AVX-512 with VNNI and BF16; all that [`Folded::unfold`] and [`Unit::begin`] demand.
@@ -280,8 +281,11 @@ unsafe fn unfold<U: Unit, F: Folded>(several: &Several, block: &Block) {
                 if i < steps && g < several.count {
                     let group = several.groups[g];
                     let out = several.w.add(g * block.w_next + several.place(i) * TILE_BYTES);
-                    let ahead = F::place(group, i).wrapping_add(several.next);
-                    (0..F::LINES).for_each(|line| _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(64 * line).cast()));
+                    let (soon, later) = (F::place(group, i + 1), F::place(group, i).wrapping_add(several.next));
+                    for line in 0..F::LINES {
+                        _mm_prefetch::<_MM_HINT_T0>(soon.wrapping_add(64 * line).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(later.wrapping_add(64 * line).cast());
+                    }
                     let scales = F::scales(group, i);
                     F::unfold(group, several.columns, i, scales, 0, out);
                     multiply_one::<U>(several, block, i, 2 * g);
