@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Simd, fetch, halves_to_bf16};
+use super::simd::{Avx2, Avx512Vnni, Fetch, Simd, halves_to_bf16};
 use crate::quant::TensorType;
 
 /// The element type of a float row.
@@ -151,6 +151,7 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECOD
     // SAFETY: as `FloatKernel` demands.
     unsafe {
         let decoded = if let Meanwhile::Decode(decoded) = meanwhile { decoded } else { std::ptr::null_mut() };
+        let fetch = Fetch::new();
         for first in (0..2 * ROWS / S::LANES).step_by(VECTORS) {
             let mut sums = [[S::splat(0.0); VECTORS]; N];
             for c in 0..columns / 2 {
@@ -162,7 +163,7 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECOD
                             }
                         }
                         Meanwhile::FetchOn | Meanwhile::Decode(_) => {
-                            fetch(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes())
+                            fetch.ahead_of(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes())
                         }
                     }
                 }
@@ -330,9 +331,10 @@ pub(super) static BF16_KERNELS: [[Bf16Kernel; 4]; BF16_GROUPS] = [
 pub(super) unsafe fn round_group(group: *const u8, pairs: usize, out: *mut u8) {
     // SAFETY: as the caller's.
     unsafe {
+        let fetch = Fetch::new();
         for c in 0..pairs {
             let w = group.add(c * 4 * ROWS);
-            fetch(w, 4 * ROWS);
+            fetch.ahead_of(w, 4 * ROWS);
             _mm512_storeu_si512(out.add(c * 4 * ROWS).cast(), halves_to_bf16(_mm512_loadu_si512(w.cast())));
         }
     }

@@ -9,7 +9,7 @@ use super::avx2::Numbers;
 use super::avx2::kernels as avx2;
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, SIGNED_OFFSET, Vnni, fetch};
+use super::simd::{Avx2, Avx512Vnni, Fetch, SIGNED_OFFSET, Vnni};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::{Acts, Form};
 use crate::backend::cpu::multiples::Multiples;
@@ -31,14 +31,12 @@ pub(super) struct Quantized {
     wide: *const i16,
     wide_scales: *const f32,
     columns: usize,
-    /// The weights are not in a cache yet: fetch what comes after them.
-    pub ahead: bool,
 }
 
 impl Quantized {
-    /// Rows from `first` on; `ahead` says that nobody has read the weights of this group just now.
+    /// Rows from `first` on.
     #[inline]
-    pub fn rows(acts: &Acts, first: usize, ahead: bool) -> Quantized {
+    pub fn rows(acts: &Acts, first: usize) -> Quantized {
         let columns = acts.columns();
         let blocks = columns / BLOCK;
         Quantized {
@@ -52,7 +50,6 @@ impl Quantized {
             wide: acts.wide().get(first * columns..).unwrap_or_default().as_ptr(),
             wide_scales: acts.wide_scales().get(first..).unwrap_or_default().as_ptr(),
             columns,
-            ahead,
         }
     }
 
@@ -129,11 +126,12 @@ impl Quantized {
     }
 }
 
-/// Multiplies the 16 rows of a group, `tiles` tiles long, by `N` rows of activations: `out[N][16]`.
+/// Multiplies the 16 rows of a group, `tiles` tiles long, by `N` rows of activations: `out[N][16]`. `unread` says that nobody
+/// has read these weights just now: what comes after them is fetched.
 ///
 /// # Safety
 /// The instruction set, `tiles` packed tiles at `group`, and `N` rows of as many blocks in the activations.
-pub(super) type PackedKernel = unsafe fn(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32);
+pub(super) type PackedKernel = unsafe fn(group: *const u8, tiles: usize, acts: &Quantized, unread: bool, out: *mut f32);
 
 /// A row of the table.
 pub(super) struct Kernel {
@@ -148,16 +146,22 @@ pub(super) struct Kernel {
 }
 
 #[inline(always)]
-unsafe fn packed<S: Vnni, T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+unsafe fn packed<S: Vnni, T: Tile, const N: usize>(
+    group: *const u8,
+    tiles: usize,
+    acts: &Quantized,
+    unread: bool,
+    out: *mut f32,
+) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         // Where there are registers for it, both halves of a tile at once: memory is then read in order.
         match N {
-            1 | 2 if S::LANES < ROWS => rows::<S, T, N, 2>(group, 0, tiles, acts, out),
+            1 | 2 if S::LANES < ROWS => rows::<S, T, N, 2>(group, 0, tiles, acts, unread, out),
             _ => {
                 let mut row = 0;
                 while row < ROWS {
-                    rows::<S, T, N, 1>(group, row, tiles, acts, out);
+                    rows::<S, T, N, 1>(group, row, tiles, acts, unread, out);
                     row += S::LANES;
                 }
             }
@@ -171,13 +175,15 @@ unsafe fn rows<S: Vnni, T: Tile, const N: usize, const VECTORS: usize>(
     group: *const u8,
     row: usize,
     tiles: usize,
-    acts: Quantized,
+    acts: &Quantized,
+    unread: bool,
     out: *mut f32,
 ) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         let mut sums = [[S::splat(0.0); N]; VECTORS];
         let mut head = group;
+        let fetch = Fetch::new();
         for block in 0..tiles / T::TILES {
             if T::TILES > 1 {
                 for sums in &mut sums {
@@ -188,8 +194,8 @@ unsafe fn rows<S: Vnni, T: Tile, const N: usize, const VECTORS: usize>(
             }
             for i in 0..T::TILES {
                 let tile = head.add(T::HEAD + i * T::BYTES);
-                if acts.ahead && row == 0 {
-                    fetch(tile, T::BYTES);
+                if unread && row == 0 {
+                    fetch.ahead_of(tile, T::BYTES);
                 }
                 for (v, sums) in sums.iter_mut().enumerate() {
                     let row = row + v * S::LANES;
@@ -220,7 +226,7 @@ unsafe fn accumulate<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
-    acts: Quantized,
+    acts: &Quantized,
     block: usize,
     sums: &mut [S::F; N],
 ) {
@@ -287,7 +293,7 @@ unsafe fn accumulate_part<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
-    acts: Quantized,
+    acts: &Quantized,
     (block, i): (usize, usize),
     sums: &mut [S::F; N],
 ) {
@@ -313,7 +319,7 @@ unsafe fn accumulate_part<S: Vnni, T: Tile, const N: usize>(
 unsafe fn finish_super_block<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     row: usize,
-    acts: Quantized,
+    acts: &Quantized,
     block: usize,
     blocks: usize,
     sums: &mut [S::F; N],
@@ -353,15 +359,27 @@ unsafe fn finish_super_block<S: Vnni, T: Tile, const N: usize>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn packed_avx512<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+unsafe fn packed_avx512<T: Tile, const N: usize>(
+    group: *const u8,
+    tiles: usize,
+    acts: &Quantized,
+    unread: bool,
+    out: *mut f32,
+) {
     // SAFETY: as `PackedKernel` demands.
-    unsafe { packed::<Avx512Vnni, T, N>(group, tiles, acts, out) }
+    unsafe { packed::<Avx512Vnni, T, N>(group, tiles, acts, unread, out) }
 }
 
 #[target_feature(enable = "avx2,avxvnni,fma,f16c")]
-unsafe fn packed_avxvnni<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+unsafe fn packed_avxvnni<T: Tile, const N: usize>(
+    group: *const u8,
+    tiles: usize,
+    acts: &Quantized,
+    unread: bool,
+    out: *mut f32,
+) {
     // SAFETY: as `PackedKernel` demands.
-    unsafe { packed::<Avx2, T, N>(group, tiles, acts, out) }
+    unsafe { packed::<Avx2, T, N>(group, tiles, acts, unread, out) }
 }
 
 const fn vnni_form<T: Tile>() -> Form {

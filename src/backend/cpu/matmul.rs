@@ -167,27 +167,27 @@ impl Part<'_> {
         SCRATCH.with_borrow_mut(|(scratch, _)| {
             for first in rows.clone().step_by(ACTS_TILE) {
                 let end = rows.end.min(first + ACTS_TILE);
+                let quantized = Quantized::rows(acts, first);
                 for group in groups.clone() {
                     let bytes = self.matrix.group(layout, group, scratch);
                     assert!(bytes.len() * layout.tiles >= tiles * layout.block());
-                    let mut at = first;
+                    let (mut at, mut quantized) = (first, quantized);
                     while at < end {
                         let width = WIDTHS.iter().position(|&width| width <= end - at).unwrap_or(WIDTHS.len() - 1);
                         let mut out = [0.0; WIDTHS[0] * ROWS];
                         // SAFETY: the kernel is one that this processor runs; the group has all tiles of the columns, and
                         // the activations as many rows as the kernel's width.
                         unsafe {
-                            kernel.run[width](
-                                bytes.as_ptr(),
-                                tiles,
-                                Quantized::rows(acts, at, at == rows.start),
-                                out.as_mut_ptr(),
-                            )
+                            let unread = at == rows.start;
+                            kernel.run[width](bytes.as_ptr(), tiles, &quantized, unread, out.as_mut_ptr())
                         };
                         for (t, products) in out.chunks_exact(ROWS).take(WIDTHS[width]).enumerate() {
                             self.store(at + t, group * ROWS, products);
                         }
                         at += WIDTHS[width];
+                        if at < end {
+                            quantized = quantized.skip_rows(WIDTHS[width]);
+                        }
                     }
                 }
             }
@@ -261,7 +261,7 @@ impl Part<'_> {
                 count: blocks.len(),
                 last,
                 runs: 0,
-                acts: Quantized::rows(acts, rows.start, false).skip_tiles(blocks.start * panels.tiles),
+                acts: Quantized::rows(acts, rows.start).skip_tiles(blocks.start * panels.tiles),
                 sums: if blocks.start > 0 { sums.as_ptr() } else { std::ptr::null() },
                 sums_stride: stride,
                 // SAFETY: these rows of the matrix belong to one task.

@@ -7,36 +7,52 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use std::arch::x86_64::*;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::quantize::PRE_SHIFT;
 
 /// How far ahead of their use weights are fetched to the first cache, in bytes: further than the processor looks by itself, and
 /// past the end of a group, since the next one follows. What memory sends at 40 GB/s in the 100 ns before the first byte comes are
 /// 4 KB; 8 KB were the fastest of 1 to 16.
-static AHEAD: AtomicUsize = AtomicUsize::new(8192);
-/// How far ahead they are fetched to the second cache before that, in bytes; 0: not at all.
-static FAR_AHEAD: AtomicUsize = AtomicUsize::new(0);
+const AHEAD: usize = 8192;
+/// The same where they were fetched to the second cache before, [`AHEAD`] of their use.
+const NEAR: usize = 3072;
+/// Weights are fetched in two steps.
+static TWO_STEPS: AtomicBool = AtomicBool::new(false);
 
 /// Has weights fetched in two steps: a core of Intel's waits for 16 lines at a time for its first cache, which is 10 GB/s, and for 48
 /// for its second. (Zen, whose first cache waits for as many, is a tenth slower so.)
 pub(super) fn fetch_in_two_steps() {
-    AHEAD.store(3072, Ordering::Relaxed);
-    FAR_AHEAD.store(8192, Ordering::Relaxed);
+    TWO_STEPS.store(true, Ordering::Relaxed);
 }
 
-/// Asks for the `bytes` of memory that lie [`AHEAD`] of `at`.
-#[inline(always)]
-pub(super) unsafe fn fetch(at: *const u8, bytes: usize) {
-    let (near, far) = (AHEAD.load(Ordering::Relaxed), FAR_AHEAD.load(Ordering::Relaxed));
-    for line in 0..bytes.div_ceil(64) {
-        // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(near + 64 * line).cast()) };
+/// How weights are fetched, which a kernel asks once.
+#[derive(Clone, Copy)]
+pub(super) struct Fetch {
+    two_steps: bool,
+}
+
+impl Fetch {
+    #[inline(always)]
+    pub fn new() -> Fetch {
+        Fetch { two_steps: TWO_STEPS.load(Ordering::Relaxed) }
     }
-    if far > 0 {
-        for line in 0..bytes.div_ceil(64) {
-            // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(far + 64 * line).cast()) };
+
+    /// Asks for the `bytes` of memory that lie some way ahead of `at`.
+    #[inline(always)]
+    pub unsafe fn ahead_of(self, at: *const u8, bytes: usize) {
+        // SAFETY: a prefetch may name any address.
+        unsafe {
+            if self.two_steps {
+                for line in 0..bytes.div_ceil(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(NEAR + 64 * line).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD + 64 * line).cast());
+                }
+            } else {
+                for line in 0..bytes.div_ceil(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + 64 * line).cast());
+                }
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::super::kernels::Quantized;
 use super::super::multiples::Multiples;
 use super::super::pack::ROWS;
-use super::super::simd::{Avx2, Simd, fetch};
+use super::super::simd::{Avx2, Fetch, Simd};
 use super::super::tiles::{Scales, Tile};
 use super::{Numbers, prepared, scales, splat_pair, splat_word, widened};
 
@@ -19,15 +19,21 @@ const LANES: usize = 8;
 /// # Safety
 /// As that demands.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn packed<T: Tile, const N: usize>(group: *const u8, tiles: usize, acts: Quantized, out: *mut f32) {
+pub(crate) unsafe fn packed<T: Tile, const N: usize>(
+    group: *const u8,
+    tiles: usize,
+    acts: &Quantized,
+    unread: bool,
+    out: *mut f32,
+) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
         // Where there are registers for it, both halves of a tile's rows at once: memory is then read in order.
         match N {
-            1 | 2 => rows::<T, N, 2>(group, 0, tiles, acts, out),
+            1 | 2 => rows::<T, N, 2>(group, 0, tiles, acts, unread, out),
             _ => {
-                rows::<T, N, 1>(group, 0, tiles, acts, out);
-                rows::<T, N, 1>(group, LANES, tiles, acts, out);
+                rows::<T, N, 1>(group, 0, tiles, acts, unread, out);
+                rows::<T, N, 1>(group, LANES, tiles, acts, unread, out);
             }
         }
     }
@@ -39,7 +45,8 @@ unsafe fn rows<T: Tile, const N: usize, const VECTORS: usize>(
     group: *const u8,
     row: usize,
     tiles: usize,
-    acts: Quantized,
+    acts: &Quantized,
+    unread: bool,
     out: *mut f32,
 ) {
     // SAFETY: as `PackedKernel` demands.
@@ -48,9 +55,10 @@ unsafe fn rows<T: Tile, const N: usize, const VECTORS: usize>(
         let mut head = group;
         let mut tile = group.add(T::HEAD);
         let mut left = T::TILES;
+        let fetch = Fetch::new();
         for block in 0..tiles {
-            if acts.ahead && row == 0 {
-                fetch(tile, T::BYTES);
+            if unread && row == 0 {
+                fetch.ahead_of(tile, T::BYTES);
             }
             if T::WIDE {
                 wide::<T, N, VECTORS>(head, tile, row, acts, block, &mut sums);
@@ -82,7 +90,7 @@ unsafe fn accumulate<T: Tile, const N: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
-    acts: Quantized,
+    acts: &Quantized,
     block: usize,
     sums: &mut [__m256; N],
 ) {
@@ -109,7 +117,7 @@ unsafe fn wide<T: Tile, const N: usize, const VECTORS: usize>(
     head: *const u8,
     tile: *const u8,
     row: usize,
-    acts: Quantized,
+    acts: &Quantized,
     block: usize,
     sums: &mut [[__m256; N]; VECTORS],
 ) {

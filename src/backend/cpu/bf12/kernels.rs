@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::super::features::Isa;
 use super::super::floats::FLOAT_MOST;
 use super::super::pack::ROWS;
-use super::super::simd::{Avx2, Avx512Vnni, Simd, fetch};
+use super::super::simd::{Avx2, Avx512Vnni, Fetch, Simd};
 use super::{Group, HIGH, HIGHS, MAGNITUDE, PAIR, PAIRS, TILE, TILE_COLUMNS, group_bytes};
 
 /// What unfolding needs of a vector unit besides [`Simd`].
@@ -190,11 +190,11 @@ unsafe fn multiply<S: Unfold, const N: usize, const VECTORS: usize>(
         let base = S::splat_u16(base);
         for first in (0..ROWS / S::LANES).step_by(VECTORS) {
             let mut sums = [[[S::splat(0.0); 2]; VECTORS]; N];
-            let whole = columns / TILE_COLUMNS;
+            let (whole, fetch) = (columns / TILE_COLUMNS, Fetch::new());
             for i in 0..whole {
                 let tile = tiles.add(i * TILE);
                 if first == 0 {
-                    fetch(tile, TILE);
+                    fetch.ahead_of(tile, TILE);
                 }
                 let mut at = [x; N];
                 for t in 0..N {
@@ -277,11 +277,11 @@ impl Group<'_> {
     pub unsafe fn decode(&self, isa: Isa, out: *mut f32) {
         #[inline(always)]
         unsafe fn decode<S: Unfold>(group: &Group, out: *mut f32) {
-            let pairs = group.columns.div_ceil(2);
+            let (pairs, fetch) = (group.columns.div_ceil(2), Fetch::new());
             for (i, tile) in group.tiles.chunks_exact(TILE).enumerate() {
                 // SAFETY: a tile is read; as many pairs are written as there are.
                 unsafe {
-                    fetch(tile.as_ptr(), TILE);
+                    fetch.ahead_of(tile.as_ptr(), TILE);
                     let base = S::splat_u16(group.base);
                     for first in (0..ROWS).step_by(S::LANES) {
                         let unfolded = unfold::<S>(tile.as_ptr(), first, base);
@@ -322,12 +322,12 @@ impl Group<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     pub unsafe fn in_bf16(&self, out: *mut u8) {
         let (pairs, bytes) = (self.columns.div_ceil(2), 2 * PAIR);
-        let mut tiles = self.tiles.chunks_exact(TILE);
+        let (mut tiles, fetch) = (self.tiles.chunks_exact(TILE), Fetch::new());
         // SAFETY: tiles are read; as many pairs are written as there are.
         unsafe {
             let base = Avx512Vnni::splat_u16(self.base);
             for (i, tile) in tiles.by_ref().take(pairs / PAIRS).enumerate() {
-                fetch(tile.as_ptr(), TILE);
+                fetch.ahead_of(tile.as_ptr(), TILE);
                 let unfolded = unfold::<Avx512Vnni>(tile.as_ptr(), 0, base);
                 for j in 0..PAIRS {
                     Avx512Vnni::store(out.add(bytes * (i * PAIRS + j)), unfolded[j]);
