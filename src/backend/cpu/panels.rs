@@ -39,6 +39,8 @@ pub(super) const NUMBERS: usize = 8 * 4 * ROWS;
 pub(super) const SCALES: usize = 4 * ROWS;
 /// Bytes of a cache line.
 const LINE: usize = 64;
+/// Tiles by which weights are fetched to the first cache before they are unfolded.
+const UNFOLD_AHEAD: usize = 3;
 
 /// Unfolds `count` blocks from `first` of the packed group at `group`.
 ///
@@ -141,6 +143,14 @@ unsafe fn unfold<S: Vnni, T: Tile>(group: *const u8, first: usize, count: usize,
                 let minimum = T::MINIMUM && T::TILES == 1;
                 for j in 0..T::TILES {
                     let tile = head.add(T::HEAD + j * T::BYTES);
+                    if row == 0 {
+                        // Each tile waits for the second cache, to which kernels have it fetched.
+                        for line in 0..T::BYTES.div_ceil(LINE) {
+                            _mm_prefetch::<_MM_HINT_T0>(
+                                tile.wrapping_add(UNFOLD_AHEAD * T::BYTES + line * LINE).cast(),
+                            );
+                        }
+                    }
                     unfold_tile::<S, T>(head, tile, row, out.add(j * tile_bytes(T::SPLIT, minimum)));
                 }
                 if T::MINIMUM && T::TILES > 1 {
