@@ -1,5 +1,5 @@
-//! The kernels: products of packed rows with several rows of activations, in one text for the instruction sets
-//! with VNNI, and the table that says which may run where. AVX2's are in `avx2`, those of floats in `floats`.
+//! The kernels: products of packed rows with several rows of activations, in one text for instruction sets that multiply and add bytes
+//! in one instruction, and the table that says which may run where. Those of AVX2 are in `avx2`, those of floats in `floats`.
 //!
 //! Names are `format_isa`. A kernel's result for a row of activations does not depend on how many rows it is given.
 
