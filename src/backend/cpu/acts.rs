@@ -5,14 +5,14 @@
 //! made once, when the first product asks for it.
 
 use super::amx::rows::{LEAST_ROWS, Tiles};
+use super::avx2::multiples::{self, Multiples};
+use super::avx2::wide;
 use super::features::Isa;
 use super::floats::round_row;
 use super::memory::AlignedBuf;
-use super::multiples::{self, Multiples};
 use super::pool::Pool;
 use super::quantize::{BLOCK, Halves, Joined, SUPER_BLOCK, SuperBlock, quantize_row, quantize_super_blocks};
 use super::rows::Rows;
-use super::wide;
 use crate::error::{Error, Result};
 
 /// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.

@@ -12,7 +12,7 @@ use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Fetch, SIGNED_OFFSET, Vnni};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::{Acts, Form};
-use crate::backend::cpu::multiples::Multiples;
+use crate::backend::cpu::avx2::multiples::Multiples;
 use crate::backend::cpu::quantize::{BLOCK, Halves, Joined, SUMS_UNIT, SUPER_BLOCK, SuperBlock};
 use crate::quant::TensorType;
 

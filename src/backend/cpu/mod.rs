@@ -13,7 +13,6 @@ mod kernels;
 pub mod matmul;
 pub mod matrix;
 pub mod memory;
-mod multiples;
 mod ops;
 mod pack;
 pub mod packfile;
@@ -24,7 +23,6 @@ mod rows;
 mod simd;
 mod tiles;
 pub mod vector;
-mod wide;
 
 use std::sync::Arc;
 

@@ -40,7 +40,7 @@ pub(super) const SCALES: usize = 4 * ROWS;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Tiles by which weights are fetched to the first cache before they are unfolded.
-const UNFOLD_AHEAD: usize = 3;
+const UNFOLD_AHEAD: usize = 6;
 
 /// Unfolds `count` blocks from `first` of the packed group at `group`.
 ///

@@ -5,10 +5,10 @@
 use std::arch::x86_64::*;
 
 use super::super::kernels::Quantized;
-use super::super::multiples::Multiples;
 use super::super::pack::ROWS;
 use super::super::simd::{Avx2, Fetch, Simd};
 use super::super::tiles::{Scales, Tile};
+use super::multiples::Multiples;
 use super::{Numbers, prepared, scales, splat_pair, splat_word, widened};
 
 /// Rows of a vector.

@@ -1,15 +1,17 @@
-//! Products of packed weights with AVX2: by activations whose scales are [multiples](super::multiples) of a unit, if weights have up
+//! Products of packed weights with AVX2: by activations whose scales are [multiples] of a unit, if weights have up
 //! to six bits.
 //!
 //! A word of four columns takes `vpmaddubsw` and an addition in 16 bits, and all eight words of a tile, or the four of a half whose
 //! scales are its own, one `vpmaddwd` by the activations' scales. Eight bits leave no room for sums of products in 16
-//! bits: such weights are widened, and multiplied by [activations of 16](super::wide), two `vpmaddwd` a word.
+//! bits: such weights are widened, and multiplied by [activations of 16](wide), two `vpmaddwd` a word.
 //!
 //! What is summed is exact until it is scaled by the weights' scales, tile by tile; so however many rows a kernel takes, and
 //! whether weights are unfolded before, results are the same.
 
 pub(super) mod kernels;
+pub(super) mod multiples;
 pub(super) mod panels;
+pub(super) mod wide;
 
 use std::arch::x86_64::*;
 

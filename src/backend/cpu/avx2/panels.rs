@@ -9,12 +9,12 @@
 use std::arch::x86_64::*;
 
 use super::super::features::Isa;
-use super::super::multiples::Multiples;
 use super::super::pack::ROWS;
 use super::super::panels::{Block, NUMBERS, PanelKernel, Panels, SCALES, fetch, tile_bytes};
 use super::super::quantize::BLOCK;
 use super::super::simd::Avx2;
 use super::super::tiles::{self, Tile};
+use super::multiples::Multiples;
 use super::{Numbers, prepared, scales, splat_pair, splat_word, widened};
 
 /// Rows of activations from which on unfolding pays; and with numbers of eight bits, of which kernels for few rows multiply

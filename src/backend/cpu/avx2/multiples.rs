@@ -9,8 +9,8 @@
 //! Sums in 16 bits may wrap around on the way: what they come to fits if numbers begin at −16 or, of half a block, at −32. For that
 //! they begin with [`Multiples::start`].
 
-use super::features::Isa;
-use super::quantize::{BLOCK, ROUNDER};
+use super::super::features::Isa;
+use super::super::quantize::{BLOCK, ROUNDER};
 
 /// The greatest multiple: the sum of a block, `2 · 16 · 16 · 127` times this, fits 32 bits.
 const MOST: i32 = 32767;

@@ -4,8 +4,8 @@
 //!
 //! Of each four columns those of even number come first: a word of four weights is made of them by two shifts.
 
-use super::features::Isa;
-use super::quantize::ROUNDER;
+use super::super::features::Isa;
+use super::super::quantize::ROUNDER;
 
 /// Elements that are written together.
 pub const WORD: usize = 4;
