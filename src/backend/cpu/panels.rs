@@ -216,16 +216,16 @@ fn vector<S: Simd>(at: *const u8, stride: usize, group: usize, v: usize) -> *con
     at.wrapping_add((group + row / ROWS) * stride + row % ROWS * 4)
 }
 
-/// The sums so far.
+/// The sums so far, of weights' rows from `row` of the panel.
 #[inline(always)]
-unsafe fn begin<S: Simd, const N: usize, const V: usize>(block: &Block, group: usize) -> [[S::F; V]; N] {
+pub(super) unsafe fn begin<S: Simd, const N: usize, const V: usize>(block: &Block, row: usize) -> [[S::F; V]; N] {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         let mut sums = [[S::splat(0.0); V]; N];
         if !block.sums.is_null() {
             for t in 0..N {
                 for v in 0..V {
-                    sums[t][v] = S::load_f32(block.sums.add(t * block.sums_stride + group * ROWS + v * S::LANES));
+                    sums[t][v] = S::load_f32(block.sums.add(t * block.sums_stride + row + v * S::LANES));
                 }
             }
         }
@@ -233,13 +233,14 @@ unsafe fn begin<S: Simd, const N: usize, const V: usize>(block: &Block, group: u
     }
 }
 
+/// Puts the sums where they go.
 #[inline(always)]
-unsafe fn end<S: Simd, const N: usize, const V: usize>(block: &Block, group: usize, sums: &[[S::F; V]; N]) {
+pub(super) unsafe fn end<S: Simd, const N: usize, const V: usize>(block: &Block, row: usize, sums: &[[S::F; V]; N]) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         for t in 0..N {
             for v in 0..V {
-                let out = block.out.add(t * block.out_stride + group * ROWS + v * S::LANES);
+                let out = block.out.add(t * block.out_stride + row + v * S::LANES);
                 let sum = if block.accumulate { S::add(S::load_f32(out), sums[t][v]) } else { sums[t][v] };
                 S::store_f32(out, sum);
             }

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::super::features::Isa;
 use super::super::pack::ROWS;
-use super::super::panels::{Block, NUMBERS, PanelKernel, Panels, SCALES, fetch, tile_bytes};
+use super::super::panels::{self, Block, NUMBERS, PanelKernel, Panels, SCALES, begin, fetch, tile_bytes};
 use super::super::quantize::BLOCK;
 use super::super::simd::Avx2;
 use super::super::tiles::{self, Tile};
@@ -70,40 +70,20 @@ unsafe fn unfold<T: Tile>(group: *const u8, first: usize, count: usize, out: *mu
 /// Sums of `N` rows of activations and `V` vectors of rows.
 type Sums<const N: usize, const V: usize> = [[__m256; V]; N];
 
-/// The sums so far of the vectors from `first`.
+/// Puts sums where they go, after the last tiles in the activations' units.
 #[inline(always)]
-unsafe fn begin<const N: usize, const V: usize>(block: &Block, first: usize) -> Sums<N, V> {
+unsafe fn end<const N: usize, const V: usize>(block: &Block, first: usize, wide: bool, mut sums: Sums<N, V>) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut sums = [[_mm256_setzero_ps(); V]; N];
-        if !block.sums.is_null() {
+        if block.last {
             for t in 0..N {
+                let unit = _mm256_set1_ps(*block.acts.unit(t, wide));
                 for v in 0..V {
-                    sums[t][v] = _mm256_loadu_ps(block.sums.add(t * block.sums_stride + (first + v) * LANES));
+                    sums[t][v] = _mm256_mul_ps(sums[t][v], unit);
                 }
             }
         }
-        sums
-    }
-}
-
-#[inline(always)]
-unsafe fn end<const N: usize, const V: usize>(block: &Block, first: usize, wide: bool, sums: &Sums<N, V>) {
-    // SAFETY: as `PanelKernel` demands.
-    unsafe {
-        for t in 0..N {
-            for v in 0..V {
-                let out = block.out.add(t * block.out_stride + (first + v) * LANES);
-                let mut sum = sums[t][v];
-                if block.last {
-                    sum = _mm256_mul_ps(sum, _mm256_set1_ps(*block.acts.unit(t, wide)));
-                }
-                if block.accumulate {
-                    sum = _mm256_add_ps(_mm256_loadu_ps(out), sum);
-                }
-                _mm256_storeu_ps(out, sum);
-            }
-        }
+        panels::end::<Avx2, N, V>(block, first * LANES, &sums);
     }
 }
 
@@ -156,7 +136,7 @@ unsafe fn joined_run<const N: usize, const V: usize, const START: bool, const MI
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         for first in (0..VECTORS).step_by(V) {
-            let mut sums = begin::<N, V>(block, first);
+            let mut sums = begin::<Avx2, N, V>(block, first * LANES);
             for i in 0..block.count {
                 if first == 0 {
                     fetch(block, i);
@@ -182,7 +162,7 @@ unsafe fn joined_run<const N: usize, const V: usize, const START: bool, const MI
                     }
                 }
             }
-            end(block, first, false, &sums);
+            end(block, first, false, sums);
         }
     }
 }
@@ -203,7 +183,7 @@ unsafe fn halves_run<const N: usize, const V: usize, const START: bool, const MI
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         for first in (0..VECTORS).step_by(V) {
-            let mut sums = begin::<N, V>(block, first);
+            let mut sums = begin::<Avx2, N, V>(block, first * LANES);
             for i in 0..block.count {
                 if first == 0 {
                     fetch(block, i);
@@ -236,7 +216,7 @@ unsafe fn halves_run<const N: usize, const V: usize, const START: bool, const MI
                     }
                 }
             }
-            end(block, first, false, &sums);
+            end(block, first, false, sums);
         }
     }
 }
@@ -256,7 +236,7 @@ unsafe fn wide<const N: usize>(block: &Block) {
 unsafe fn wide_run<const N: usize>(block: &Block) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut sums = begin::<N, VECTORS>(block, 0);
+        let mut sums = begin::<Avx2, N, VECTORS>(block, 0);
         for i in 0..block.count {
             fetch(block, i);
             let tile = block.panel.add(i * WIDE_TILE);
@@ -280,7 +260,7 @@ unsafe fn wide_run<const N: usize>(block: &Block) {
                 }
             }
         }
-        end(block, 0, true, &sums);
+        end(block, 0, true, sums);
     }
 }
 

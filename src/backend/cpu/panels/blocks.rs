@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a vector, in several arrays at once
 
-use super::{Block, NUMBERS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
+use super::{Block, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
 use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 
 /// The sums of both halves, joined: formats of up to five bits.
@@ -10,7 +10,7 @@ use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 unsafe fn joined<S: Vnni, const N: usize, const V: usize, const MINIMUM: bool>(block: &Block, group: usize) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut sums = begin::<S, N, V>(block, group);
+        let mut sums = begin::<S, N, V>(block, group * ROWS);
         for i in 0..block.count {
             if group == 0 {
                 fetch(block, i);
@@ -44,7 +44,7 @@ unsafe fn joined<S: Vnni, const N: usize, const V: usize, const MINIMUM: bool>(b
                 }
             }
         }
-        end::<S, N, V>(block, group, &sums);
+        end::<S, N, V>(block, group * ROWS, &sums);
     }
 }
 
@@ -55,7 +55,7 @@ kernels!(joined, joined_512, joined_256, 1, MINIMUM);
 unsafe fn halves<S: Vnni, const N: usize, const V: usize>(block: &Block, group: usize) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let mut sums = begin::<S, N, V>(block, group);
+        let mut sums = begin::<S, N, V>(block, group * ROWS);
         for i in 0..block.count {
             if group == 0 {
                 fetch(block, i);
@@ -85,7 +85,7 @@ unsafe fn halves<S: Vnni, const N: usize, const V: usize>(block: &Block, group: 
                 }
             }
         }
-        end::<S, N, V>(block, group, &sums);
+        end::<S, N, V>(block, group * ROWS, &sums);
     }
 }
 

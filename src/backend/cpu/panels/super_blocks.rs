@@ -6,7 +6,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a group, in several arrays at once
 
-use super::{Block, NUMBERS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
+use super::{Block, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
 use crate::backend::cpu::quantize::{BLOCK, SUMS_UNIT};
 use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 use crate::backend::cpu::tiles::Tile;
@@ -52,7 +52,7 @@ unsafe fn multiply<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, c
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         let bytes = TILES * tile_bytes(SPLIT, false) + minimums_bytes(SPLIT, MINIMUM);
-        let mut sums = begin::<S, N, V>(block, group);
+        let mut sums = begin::<S, N, V>(block, group * ROWS);
         for b in 0..block.count {
             for t in 0..N {
                 let ratio = S::splat((*block.acts.super_block(t, b)).ratio);
@@ -86,7 +86,7 @@ unsafe fn multiply<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, c
                 }
             }
         }
-        end::<S, N, V>(block, group, &sums);
+        end::<S, N, V>(block, group * ROWS, &sums);
     }
 }
 
