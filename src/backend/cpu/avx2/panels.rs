@@ -121,16 +121,6 @@ unsafe fn load_scales(tile: *const u8, n: usize, v: usize) -> __m256 {
 }
 
 /// Numbers of up to five bits.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn joined<const N: usize, const V: usize, const START: bool, const MINIMUM: bool>(block: &Block) {
-    let mut run = *block;
-    for _ in 0..block.runs {
-        // SAFETY: as `PanelKernel` demands.
-        unsafe { joined_run::<N, V, START, MINIMUM>(&run) };
-        run = run.after(N, run.count);
-    }
-}
-
 #[inline(always)]
 unsafe fn joined_run<const N: usize, const V: usize, const START: bool, const MINIMUM: bool>(block: &Block) {
     // SAFETY: as `PanelKernel` demands.
@@ -168,16 +158,6 @@ unsafe fn joined_run<const N: usize, const V: usize, const START: bool, const MI
 }
 
 /// Numbers of up to six bits, with scales for each half.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn halves<const N: usize, const V: usize, const START: bool, const MINIMUM: bool>(block: &Block) {
-    let mut run = *block;
-    for _ in 0..block.runs {
-        // SAFETY: as `PanelKernel` demands.
-        unsafe { halves_run::<N, V, START, MINIMUM>(&run) };
-        run = run.after(N, run.count);
-    }
-}
-
 #[inline(always)]
 unsafe fn halves_run<const N: usize, const V: usize, const START: bool, const MINIMUM: bool>(block: &Block) {
     // SAFETY: as `PanelKernel` demands.
@@ -222,16 +202,6 @@ unsafe fn halves_run<const N: usize, const V: usize, const START: bool, const MI
 }
 
 /// Numbers of eight bits, widened to 16.
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn wide<const N: usize>(block: &Block) {
-    let mut run = *block;
-    for _ in 0..block.runs {
-        // SAFETY: as `PanelKernel` demands.
-        unsafe { wide_run::<N>(&run) };
-        run = run.after(N, run.count);
-    }
-}
-
 #[inline(always)]
 unsafe fn wide_run<const N: usize>(block: &Block) {
     // SAFETY: as `PanelKernel` demands.
@@ -262,6 +232,27 @@ unsafe fn wide_run<const N: usize>(block: &Block) {
         }
         end(block, 0, true, sums);
     }
+}
+
+/// Makes [`PanelKernel`]s of functions that multiply one run.
+macro_rules! kernels {
+    ($($name:ident, $run:ident $(, $constant:ident: $type:ty)*;)*) => {$(
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn $name<const N: usize $(, const $constant: $type)*>(block: &Block) {
+            let mut run = *block;
+            for _ in 0..block.runs {
+                // SAFETY: as `PanelKernel` demands.
+                unsafe { $run::<N $(, $constant)*>(&run) };
+                run = run.after(N, run.count);
+            }
+        }
+    )*};
+}
+
+kernels! {
+    joined, joined_run, V: usize, START: bool, MINIMUM: bool;
+    halves, halves_run, V: usize, START: bool, MINIMUM: bool;
+    wide, wide_run;
 }
 
 const WIDTHS: &[usize] = &[6, 4, 2, 1];
