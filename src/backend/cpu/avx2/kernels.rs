@@ -53,27 +53,22 @@ unsafe fn rows<T: Tile, const N: usize, const VECTORS: usize>(
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); N]; VECTORS];
         let mut head = group;
-        let mut tile = group.add(T::HEAD);
-        let mut left = T::TILES;
         let fetch = Fetch::new();
-        for block in 0..tiles {
-            if unread && row == 0 {
-                fetch.ahead_of(tile, T::BYTES);
-            }
-            if T::WIDE {
-                wide::<T, N, VECTORS>(head, tile, row, acts, block, &mut sums);
-            } else {
-                for (v, sums) in sums.iter_mut().enumerate() {
-                    accumulate::<T, N>(head, tile, row + v * LANES, acts, block, sums);
+        for block in (0..tiles).step_by(T::TILES) {
+            for i in 0..T::TILES {
+                let tile = head.add(T::HEAD + i * T::BYTES);
+                if unread && row == 0 {
+                    fetch.ahead_of(tile, T::BYTES);
+                }
+                if T::WIDE {
+                    wide::<T, N, VECTORS>(head, tile, row, acts, block + i, &mut sums);
+                } else {
+                    for (v, sums) in sums.iter_mut().enumerate() {
+                        accumulate::<T, N>(head, tile, row + v * LANES, acts, block + i, sums);
+                    }
                 }
             }
-            tile = tile.add(T::BYTES);
-            left -= 1;
-            if left == 0 {
-                head = tile;
-                tile = tile.add(T::HEAD);
-                left = T::TILES;
-            }
+            head = head.add(T::HEAD + T::TILES * T::BYTES);
         }
         for (v, sums) in sums.into_iter().enumerate() {
             for (t, sum) in sums.into_iter().enumerate() {
