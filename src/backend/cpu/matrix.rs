@@ -18,6 +18,9 @@ use crate::quant::TensorType;
 
 /// Bytes of the file that are read at a time by each thread: what a core's own cache holds.
 const READ: usize = 256 << 10;
+/// Packed bytes for which the system finds memory before they are written: enough for all threads, and still in the last
+/// cache then.
+const PORTION: usize = 16 << 20;
 /// Bytes that are read before they are packed where only one thread may read: enough for all threads, little beside a
 /// tensor.
 const PIECE: usize = 8 << 20;
@@ -331,25 +334,43 @@ impl Packing<'_> {
     /// Each task reads what it packs: one thread's reading hides behind another's packing, and what was read is still
     /// in the core's own cache when it is packed.
     fn read_and_pack(&self, source: &Source, out: &mut [u8]) -> Result<()> {
-        let groups = source.rows.div_ceil(ROWS);
+        let portion = (PORTION / self.size.max(1)).max(1);
+        let buffers = Mutex::new(Vec::new());
+        for (n, out) in out.chunks_mut((portion * self.size).max(1)).enumerate() {
+            source.store.slabs.populate(out, source.pool);
+            self.read_and_pack_portion(source, n * portion, out, &buffers)?;
+        }
+        Ok(())
+    }
+
+    /// Groups from `first` on, as many as `out` has room for.
+    fn read_and_pack_portion(
+        &self,
+        source: &Source,
+        first: usize,
+        out: &mut [u8],
+        buffers: &Mutex<Vec<Vec<u8>>>,
+    ) -> Result<()> {
         let group_bytes = ROWS * self.row_bytes;
+        let groups = out.len() / self.size;
         // A few tasks for each thread, if there is enough for that.
         let step = (READ / group_bytes).min(groups.div_ceil(source.pool.threads() * 4)).max(1);
         let out = Rows::new(out, self.size);
-        let buffers = Mutex::new(Vec::new());
         let failed = Mutex::new(None);
         source.pool.run(groups.div_ceil(step), &|task| {
             if failed.lock().is_some() {
                 return;
             }
             let range = task * step..groups.min((task + 1) * step);
-            let rows = (range.end * ROWS).min(source.rows) - range.start * ROWS;
-            let mut buffer = buffers.lock().pop().unwrap_or_else(|| vec![0; step * group_bytes]);
+            let from = first + range.start;
+            let rows = ((first + range.end) * ROWS).min(source.rows) - from * ROWS;
+            let mut buffer = buffers.lock().pop().unwrap_or_default();
+            buffer.resize(buffer.len().max(rows * self.row_bytes), 0);
             let bytes = &mut buffer[..rows * self.row_bytes];
-            let packed = source.data.read(range.start * group_bytes, bytes).and_then(|()| {
+            let packed = source.data.read(from * group_bytes, bytes).and_then(|()| {
                 range.zip(bytes.chunks(group_bytes)).try_for_each(|(group, rows)| {
                     // SAFETY: each group is packed by one task.
-                    (self.pack)(group, rows, unsafe { out.row(group) })
+                    (self.pack)(first + group, rows, unsafe { out.row(group) })
                 })
             });
             if let Err(error) = packed {
@@ -372,6 +393,7 @@ impl Packing<'_> {
             let rows = (source.rows - first).min(step * ROWS);
             let bytes = &mut piece[..rows * self.row_bytes];
             source.data.read(first * self.row_bytes, bytes)?;
+            source.store.slabs.populate(out, source.pool);
             let (out, groups) = (Rows::new(out, self.size), rows.div_ceil(ROWS));
             // A few groups a task: packing is quick, and a task should be worth its claim.
             let tile = groups.div_ceil(source.pool.threads() * 4).max(1);

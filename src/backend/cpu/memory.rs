@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::pool::Pool;
+use super::populate::{HUGE_PAGE, Populate};
 use crate::error::{Error, Result};
 
 /// A cache line, and the width of the widest vector.
@@ -17,8 +19,6 @@ const ALIGNMENT: usize = 64;
 const MAPPED: usize = 256 << 10;
 /// From this size on the system is asked for huge pages: fewer misses of the translation cache while streaming.
 const HUGE: usize = 4 << 20;
-/// The size of a huge page.
-const HUGE_PAGE: usize = 2 << 20;
 /// What a [`Slabs`] maps at a time.
 const SLAB: usize = 32 << 20;
 
@@ -187,6 +187,7 @@ impl SharedBytes {
 pub struct Slabs {
     #[cfg(unix)]
     open: Mutex<Option<Slab>>,
+    populate: Populate,
 }
 
 /// The mapping that is being given out.
@@ -210,6 +211,14 @@ impl Slabs {
             return self.piece(bytes).ok_or_else(|| out_of_memory(bytes));
         }
         AlignedBuf::zeroed(bytes)
+    }
+
+    /// Has the system find memory for `bytes`, all or some of what [`Slabs::zeroed`] gave, on all threads.
+    pub fn populate(&self, bytes: &mut [u8], pool: &Pool) {
+        let head = bytes.as_ptr().align_offset(HUGE_PAGE).min(bytes.len());
+        let (head, rest) = bytes.split_at_mut(head);
+        let stretches: Vec<_> = std::iter::once(head).chain(rest.chunks_mut(HUGE_PAGE)).map(Mutex::new).collect();
+        pool.run(stretches.len(), &|i| self.populate.populate(&mut stretches[i].lock()));
     }
 
     /// The next `bytes` of the open slab, or of a new one. What is left of the old one is never touched and so costs

@@ -18,6 +18,7 @@ mod pack;
 pub mod packfile;
 mod panels;
 pub mod pool;
+mod populate;
 mod quantize;
 mod rows;
 mod simd;
