@@ -75,8 +75,12 @@ impl Super<'_> {
         &mut self.bytes[at + row * N..][..N]
     }
 
-    fn tile<const N: usize>(&mut self, tile: usize, at: usize, row: usize) -> &mut [u8] {
-        &mut self.bytes[self.head + tile * self.tile + at + row * N..][..N]
+    /// `N` scales of a byte for each tile, given as arrays over tiles, in the order in which a tile holds them.
+    fn tiles<const TILES: usize, const N: usize>(&mut self, row: usize, scales: [[u8; TILES]; N]) {
+        for (i, tile) in self.bytes[self.head..].chunks_exact_mut(self.tile).take(TILES).enumerate() {
+            let Some((tile, _)) = tile.split_at_mut_checked(ROWS * N) else { return };
+            scales.iter().enumerate().for_each(|(n, scales)| tile[ROWS * n + row] = scales[i]);
+        }
     }
 }
 
@@ -291,10 +295,7 @@ fn read_k4(block: &[u8], row: usize, packed: &mut Super) {
     let mut raw = [0; 12];
     raw.copy_from_slice(&block[4..16]);
     let (scales, mins) = group_scales_mins(&raw);
-    for tile in 0..8 {
-        packed.tile::<1>(tile, 0, row)[0] = scales[tile];
-        packed.tile::<1>(tile, 16, row)[0] = mins[tile];
-    }
+    packed.tiles(row, [scales, mins]);
 }
 
 fn write_k4(block: &mut [u8], row: usize, packed: &View) {
@@ -318,9 +319,8 @@ fn read_16<const N: usize>(block: &[u8], row: usize, packed: &mut Super, from: u
     for n in 0..N {
         packed.head::<2>(32 * n, row).copy_from_slice(&block[halfs + 2 * n..][..2]);
     }
-    for i in 0..16 {
-        packed.tile::<1>(i / 2, 16 * (i % 2), row)[0] = block[from + i];
-    }
+    let scales = &block[from..from + 16];
+    packed.tiles::<8, 2>(row, std::array::from_fn(|half| std::array::from_fn(|tile| scales[2 * tile + half])));
 }
 
 fn write_16<const N: usize>(block: &mut [u8], row: usize, packed: &View, from: usize, halfs: usize) {
@@ -335,9 +335,8 @@ fn write_16<const N: usize>(block: &mut [u8], row: usize, packed: &View, from: u
 fn read_q3_k(block: &[u8], row: usize, packed: &mut Super) {
     packed.head::<2>(0, row).copy_from_slice(&block[108..110]);
     let block: &BlockQ3K = bytemuck::from_bytes(&block[..110]);
-    for (i, scale) in block.group_scales().into_iter().enumerate() {
-        packed.tile::<1>(i / 2, 16 * (i % 2), row)[0] = scale as u8;
-    }
+    let scales = block.group_scales();
+    packed.tiles::<8, 2>(row, std::array::from_fn(|half| std::array::from_fn(|tile| scales[2 * tile + half] as u8)));
 }
 
 fn write_q3_k(block: &mut [u8], row: usize, packed: &View) {
@@ -352,9 +351,7 @@ fn write_q3_k(block: &mut [u8], row: usize, packed: &View) {
 fn read_iq4_xs(block: &[u8], row: usize, packed: &mut Super) {
     packed.head::<2>(0, row).copy_from_slice(&block[..2]);
     let block: &BlockIq4Xs = bytemuck::from_bytes(&block[..136]);
-    for (tile, scale) in block.group_scales().into_iter().enumerate() {
-        packed.tile::<1>(tile, 0, row)[0] = scale as u8;
-    }
+    packed.tiles(row, [block.group_scales().map(|scale| scale as u8)]);
 }
 
 fn write_iq4_xs(block: &mut [u8], row: usize, packed: &View) {
@@ -404,7 +401,7 @@ static LAYOUTS: &[Layout] = &[
         scales: 16,
         read: |b, row, packed| put::<4, 1>(row, packed, |_| halves(b, 1)),
         write: |b, i, n| set_halves(b, 1, i, n),
-        read_scales: |b, row, packed| packed.tile::<1>(0, 0, row)[0] = b[0],
+        read_scales: |b, row, packed| packed.tiles(row, [[b[0]]]),
         write_scales: |b, row, packed| b[0] = packed.bytes[row],
     },
     Layout {
