@@ -105,12 +105,16 @@ fn pair(left: u32, right: u32) -> u64 {
 fn read_merges(file: &str, vocab: &Vocab, merges: &Strings) -> Result<HashMap<u64, Join>> {
     let mut table = HashMap::with_capacity(merges.len());
     let mut joined = String::new();
+    // Most vocabularies have the tokens that merges make in the order of the merges: one is looked for behind the last.
+    let mut next = 0;
     for (rank, merge) in merges.iter().enumerate() {
         let parts = parts(merge).and_then(|(left, right)| {
             joined.clear();
             joined.push_str(left);
             joined.push_str(right);
-            Some((pair(vocab.find(left)?, vocab.find(right)?), vocab.find(&joined)?))
+            let id = if vocab.text(next) == Some(&joined) { next } else { vocab.find(&joined)? };
+            next = id.saturating_add(1);
+            Some((pair(vocab.find(left)?, vocab.find(right)?), id))
         });
         let Some((pair, id)) = parts else {
             let what = format!(

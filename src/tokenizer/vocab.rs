@@ -38,18 +38,29 @@ impl Kind {
 }
 
 /// A slot of the index that holds no id.
-const FREE: u32 = u32::MAX;
+const FREE: u64 = u64::MAX;
+
+/// The half of a hash that stands beside the id in a slot. Few texts share it with another: a walk looks at texts, which lie
+/// anywhere in memory, only to be sure.
+fn tag(hash: u64) -> u64 {
+    hash & !u64::from(u32::MAX)
+}
+
+/// The id in a slot.
+fn id_in(slot: u64) -> u32 {
+    slot as u32
+}
 
 /// Texts and kinds by id, and ids by text.
 ///
-/// The index is an open-addressed table of ids whose keys are the texts themselves, so that a vocabulary of
-/// 262,144 tokens costs two allocations instead of one per token. Its hash is keyed at random: a file cannot
-/// choose texts that collide.
+/// The index is an open-addressed table of ids, each below half of its text's hash; its keys are the texts themselves, so
+/// that a vocabulary of 262,144 tokens costs two allocations instead of one per token. Its hash is keyed at random: a file
+/// cannot choose texts that collide.
 #[derive(Debug)]
 pub(super) struct Vocab {
     texts: Strings,
     kinds: Vec<Kind>,
-    slots: Vec<u32>,
+    slots: Vec<u64>,
     hasher: RandomState,
     longest: usize,
 }
@@ -66,18 +77,19 @@ impl Vocab {
             return Err(Error::malformed(file, format!("the vocabulary has {n} tokens")));
         }
         let kinds = kinds.unwrap_or_else(|| vec![Kind::Normal; n]);
-        let slots = vec![FREE; n.saturating_mul(2).next_power_of_two()];
+        let slots = vec![FREE; n.saturating_mul(3).div_ceil(2).next_power_of_two()];
         let mut vocab = Vocab { texts, kinds, slots, hasher: RandomState::new(), longest: 0 };
         for id in 0..n as u32 {
             let text = vocab.texts.get(id as usize).unwrap_or_default();
             if text.is_empty() {
                 continue;
             }
-            let slot = vocab.slot(text);
-            let len = text.len();
+            let (hash, len) = (vocab.hasher.hash_one(text), text.len());
+            let slot = vocab.slot(text, hash);
             match vocab.slots.get_mut(slot) {
-                Some(free) if *free == FREE => *free = id,
+                Some(free) if *free == FREE => *free = tag(hash) | u64::from(id),
                 Some(taken) => {
+                    let taken = id_in(*taken);
                     let what = format!("tokens {taken} and {id} of the vocabulary are both '{}'", excerpt(text));
                     return Err(Error::malformed(file, what));
                 }
@@ -88,15 +100,16 @@ impl Vocab {
         Ok(vocab)
     }
 
-    /// The slot that holds `text`'s id, or the free one where it would go. The table is never more than half
-    /// full, so the walk ends.
-    fn slot(&self, text: &str) -> usize {
+    /// The slot that holds the id of `text` with `hash`, or the free one where it would go. The table is never more than
+    /// two thirds full, so the walk ends.
+    fn slot(&self, text: &str, hash: u64) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
-        let mut slot = self.hasher.hash_one(text) as usize & mask;
+        let other = |slot| tag(slot) != tag(hash) || self.texts.get(id_in(slot) as usize) != Some(text);
+        let mut at = hash as usize & mask;
         loop {
-            match self.slots.get(slot) {
-                Some(&id) if id != FREE && self.texts.get(id as usize) != Some(text) => slot = (slot + 1) & mask,
-                _ => return slot,
+            match self.slots.get(at) {
+                Some(&slot) if slot != FREE && other(slot) => at = (at + 1) & mask,
+                _ => return at,
             }
         }
     }
@@ -130,7 +143,8 @@ impl Vocab {
 
     /// The id whose text is exactly `text`.
     pub fn find(&self, text: &str) -> Option<u32> {
-        self.slots.get(self.slot(text)).copied().filter(|&id| id != FREE)
+        let slot = self.slot(text, self.hasher.hash_one(text));
+        self.slots.get(slot).copied().filter(|&slot| slot != FREE).map(id_in)
     }
 
     /// The id of `<0xNN>` for every byte that has one.
