@@ -54,6 +54,8 @@ struct Part<'a> {
     accumulate: bool,
     /// Number of its first group among all jobs' groups.
     first: usize,
+    /// Of which matrix this task multiplies groups next, and which, if not this one's.
+    then: Option<(&'a Matrix, usize)>,
 }
 
 thread_local! {
@@ -92,6 +94,7 @@ pub fn matmul(pool: &Pool, isa: Isa, acts: &mut Acts, jobs: &mut [Job], exact: b
                 bias: job.bias,
                 accumulate: job.accumulate,
                 first,
+                then: None,
             }
         })
         .collect();
@@ -199,12 +202,12 @@ impl Part<'_> {
     /// A panel of two groups of long rows is made and multiplied in parts. If the activations of all parts do not fit the cache,
     /// some panels take turns with each part, and their sums are kept meanwhile.
     fn run_panels(&self, layout: &Layout, panels: &Panels, acts: &Acts, rows: Range<usize>, groups: Range<usize>) {
-        let blocks = acts.columns() / COLUMNS / panels.tiles;
-        let part = panels.part(blocks);
+        let all = acts.columns() / COLUMNS / panels.tiles;
+        let part = panels.part(all);
         let most = (PANEL_ACTS / (part * panels.acts).max(1)).max(panels.least_rows);
         let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1));
         let pair = panels.groups * ROWS * height;
-        let together = if height * blocks * panels.acts <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
+        let together = if height * all * panels.acts <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
         UNFOLDED.with_borrow_mut(|(panel, sums)| {
             panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
             sums.resize(sums.len().max(together * pair), 0.0);
@@ -212,12 +215,31 @@ impl Part<'_> {
                 let end = rows.end.min(first + height);
                 for start in groups.clone().step_by(together * panels.groups) {
                     let turn = start..groups.end.min(start + together * panels.groups);
-                    for block in (0..blocks).step_by(part) {
-                        let blocks = block..blocks.min(block + part);
+                    for block in (0..all).step_by(part) {
+                        let blocks = block..all.min(block + part);
                         for (group, sums) in turn.clone().step_by(panels.groups).zip(sums.chunks_exact_mut(pair)) {
-                            let groups = group..turn.end.min(group + panels.groups);
+                            let groups_of = group..turn.end.min(group + panels.groups);
                             let panel = panel.as_mut_ptr().cast();
-                            self.run_panel(layout, panels, acts, first..end, groups, blocks.clone(), panel, sums);
+                            let (matrix, next) = match () {
+                                () if groups_of.end < turn.end => (self.matrix, (groups_of.end, block)),
+                                () if blocks.end < all => (self.matrix, (turn.start, blocks.end)),
+                                () if turn.end < groups.end => (self.matrix, (turn.end, 0)),
+                                () => self
+                                    .then
+                                    .map_or((self.matrix, (turn.end, 0)), |(matrix, group)| (matrix, (group, 0))),
+                            };
+                            let next = matrix.ahead(layout, next.0, next.1);
+                            self.run_panel(
+                                layout,
+                                panels,
+                                acts,
+                                first..end,
+                                groups_of,
+                                blocks.clone(),
+                                next,
+                                panel,
+                                sums,
+                            );
                         }
                     }
                 }
@@ -225,7 +247,8 @@ impl Part<'_> {
         });
     }
 
-    /// Makes a panel of some blocks of one or two groups, and multiplies it by rows of activations.
+    /// Makes a panel of some blocks of one or two groups, and multiplies it by rows of activations. Meanwhile as many blocks are
+    /// fetched from `next`, and from as many bytes after that.
     #[allow(clippy::too_many_arguments)] // three ranges, and two places to write
     fn run_panel(
         &self,
@@ -235,6 +258,7 @@ impl Part<'_> {
         rows: Range<usize>,
         groups: Range<usize>,
         blocks: Range<usize>,
+        next: (*const u8, usize),
         panel: *mut u8,
         sums: &mut [f32],
     ) {
@@ -252,8 +276,7 @@ impl Part<'_> {
             // The last blocks' kernels write where the products belong, unless there is a bias or padding.
             let last = blocks.end == all;
             let direct = last && self.bias.is_none() && row + n * ROWS <= self.matrix.rows();
-            // What the next groups are, fetched once.
-            let unread = if blocks.start == 0 { bytes.len() } else { 0 };
+            let unread = blocks.len() * layout.block();
             let stride = panels.groups * ROWS;
             let mut block = panels::Block {
                 panel,
@@ -268,15 +291,14 @@ impl Part<'_> {
                 out: if direct { unsafe { self.out.at(rows.start, row) } } else { sums.as_mut_ptr() },
                 out_stride: if direct { self.out.width() } else { stride },
                 accumulate: direct && self.accumulate,
-                next: bytes.as_ptr_range().end,
-                lines: panels.lines(unread, rows.len(), blocks.len()),
+                next: panels::Next::new(next.0, next.1, unread, panels, rows.len(), blocks.len()),
             };
             let mut left = rows.len();
             while let Some((width, runs)) = panels.runs(left) {
                 block.runs = runs;
                 // SAFETY: as above; there are as many rows of activations and sums as the kernel takes.
                 unsafe { panels.run[n - 1][width](&block) };
-                block = block.after(panels.widths[width] * runs, blocks.len() * panels.tiles * runs);
+                block = block.after(runs, panels.widths[width], blocks.len() * panels.tiles);
                 left -= panels.widths[width] * runs;
             }
             if last && !direct {

@@ -133,6 +133,21 @@ impl Matrix {
         }
     }
 
+    /// Bytes of a packed group.
+    fn group_bytes(&self, layout: &Layout) -> usize {
+        self.columns / self.tensor_type.format().block_elements * layout.block()
+    }
+
+    /// Where block `block` of group `group` would lie, and bytes from there to the next group's, to be fetched.
+    pub(super) fn ahead(&self, layout: &Layout, group: usize, block: usize) -> (*const u8, usize) {
+        let bytes = self.group_bytes(layout);
+        let start = match &self.storage {
+            Storage::Packed(packed) => packed.as_slice().as_ptr(),
+            Storage::Plain(_) | Storage::Floats(..) | Storage::Bf12(_) => std::ptr::null(),
+        };
+        (start.wrapping_add(group * bytes + block * layout.block()), bytes)
+    }
+
     /// The packed group `group`: where it lies, or packed now into `scratch`.
     pub(super) fn group<'a>(&'a self, layout: &Layout, group: usize, scratch: &'a mut Vec<u8>) -> &'a [u8] {
         self.groups_of(layout, group, 1, scratch)
@@ -146,8 +161,7 @@ impl Matrix {
         n: usize,
         scratch: &'a mut Vec<u8>,
     ) -> &'a [u8] {
-        let blocks = self.columns / self.tensor_type.format().block_elements;
-        let size = blocks * layout.block();
+        let size = self.group_bytes(layout);
         match &self.storage {
             Storage::Packed(packed) => &packed.as_slice()[group * size..(group + n) * size],
             Storage::Plain(bytes) => {

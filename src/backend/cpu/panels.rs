@@ -70,21 +70,65 @@ pub(super) struct Block {
     pub out_stride: usize,
     /// Add to what is there.
     pub accumulate: bool,
-    /// Cache lines that are asked for meanwhile, so many for each tile, from any address.
-    pub next: *const u8,
-    pub lines: usize,
+    /// What is asked for meanwhile.
+    pub next: Next,
+}
+
+/// Cache lines at any address, which are asked for one after the other: of two groups, or of one twice. They are to arrive
+/// shortly before a kernel ends: what comes early is driven out again by activations.
+#[derive(Clone, Copy)]
+pub(super) struct Next {
+    at: *const u8,
+    /// Bytes from a group's to the other's.
+    group: usize,
+    /// Lines of each group,
+    lines: usize,
+    /// and for each tile,
+    of_tile: usize,
+    /// after so many runs.
+    wait: usize,
+}
+
+impl Next {
+    /// `bytes` of each group, asked for while `rows` rows of activations are multiplied by `blocks` blocks.
+    pub fn new(at: *const u8, group: usize, bytes: usize, panels: &Panels, rows: usize, blocks: usize) -> Next {
+        let runs = rows.div_ceil(panels.widths.first().copied().unwrap_or(1)).max(1);
+        let (lines, tiles) = (bytes.div_ceil(LINE), (blocks * panels.tiles).max(1));
+        let of_tile = lines.div_ceil(runs * tiles);
+        let wait = runs.saturating_sub(lines.div_ceil((of_tile * tiles).max(1)) + 1);
+        Next { at, group, lines, of_tile, wait }
+    }
+
+    /// Lines for each tile of the next run.
+    #[inline(always)]
+    fn lines(&self) -> usize {
+        if self.wait > 0 || self.lines == 0 { 0 } else { self.of_tile }
+    }
+
+    /// What is left after `runs` runs of `tiles` tiles.
+    #[inline(always)]
+    fn after(self, runs: usize, tiles: usize) -> Next {
+        let asked = (runs.saturating_sub(self.wait) * tiles * self.of_tile).min(self.lines);
+        Next {
+            at: self.at.wrapping_add(asked * LINE),
+            lines: self.lines - asked,
+            wait: self.wait.saturating_sub(runs),
+            ..self
+        }
+    }
 }
 
 impl Block {
-    /// What comes after a run of `rows` rows, in which `tiles` tiles of each group were multiplied.
+    /// What comes after `runs` runs of `width` rows, in which `tiles` tiles of each group were multiplied.
     #[inline(always)]
-    pub fn after(self, rows: usize, tiles: usize) -> Block {
+    pub fn after(self, runs: usize, width: usize, tiles: usize) -> Block {
+        let rows = runs * width;
         Block {
             acts: self.acts.skip_rows(rows),
             // (Null stays null.)
             sums: if self.sums.is_null() { self.sums } else { self.sums.wrapping_add(rows * self.sums_stride) },
             out: self.out.wrapping_add(rows * self.out_stride),
-            next: self.next.wrapping_add(self.lines * tiles * LINE),
+            next: self.next.after(runs, tiles),
             ..self
         }
     }
@@ -202,9 +246,15 @@ unsafe fn unfold_256<T: Tile>(group: *const u8, first: usize, count: usize, out:
 /// Asks for the lines of tile `i`.
 #[inline(always)]
 pub(super) unsafe fn fetch(block: &Block, i: usize) {
-    for line in 0..block.lines {
+    let next = &block.next;
+    let lines = next.lines();
+    for line in 0..lines {
+        let at = next.at.wrapping_add((i * lines + line) * LINE);
         // SAFETY: a prefetch may name any address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(block.next.wrapping_add((i * block.lines + line) * LINE).cast()) };
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(next.group).cast());
+        }
     }
 }
 
@@ -284,7 +334,7 @@ macro_rules! kernels {
             for _ in 0..block.runs {
                 // SAFETY: as `PanelKernel` demands.
                 unsafe { $name::<Avx512Vnni, N, G $(, $constant)*>(&run, 0) };
-                run = run.after(N, $tiles * run.count);
+                run = run.after(1, N, $tiles * run.count);
             }
         }
 
@@ -296,7 +346,7 @@ macro_rules! kernels {
                     // SAFETY: as `PanelKernel` demands.
                     unsafe { $name::<Avx2, N, 2 $(, $constant)*>(&run, group) };
                 }
-                run = run.after(N, $tiles * run.count);
+                run = run.after(1, N, $tiles * run.count);
             }
         }
     };
@@ -361,13 +411,6 @@ impl Panels {
         let width = *self.widths.get(i)?;
         let runs = rows / width;
         Some((i, if width == 6 && rows % width == 2 { runs - 1 } else { runs }))
-    }
-
-    /// Cache lines that each tile of a kernel has to ask for, so that `bytes` are fetched while `rows` rows of
-    /// activations are multiplied by `blocks` blocks.
-    pub fn lines(&self, bytes: usize, rows: usize, blocks: usize) -> usize {
-        let runs = rows.div_ceil(self.widths.first().copied().unwrap_or(1)).max(1);
-        bytes.div_ceil(runs * (blocks * self.tiles).max(1) * LINE)
     }
 
     /// The blocks of each group that a panel of `blocks` blocks is cut into: equal parts that the first-level cache holds.

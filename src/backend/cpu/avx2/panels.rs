@@ -243,7 +243,7 @@ macro_rules! kernels {
             for _ in 0..block.runs {
                 // SAFETY: as `PanelKernel` demands.
                 unsafe { $run::<N $(, $constant)*>(&run) };
-                run = run.after(N, run.count);
+                run = run.after(1, N, run.count);
             }
         }
     )*};

@@ -67,9 +67,11 @@ pub fn matmul_gated(
                 let columns = range.start * ROWS..width.min(range.end * ROWS);
                 let len = rows.len() * columns.len();
                 let (gates, ups) = (&mut gates[..len], &mut ups[..len]);
-                for (matrix, bias, out) in [(gate, gate_bias, &mut *gates), (up, up_bias, &mut *ups)] {
+                let products =
+                    [(gate, gate_bias, &mut *gates, (up, range.start)), (up, up_bias, &mut *ups, (gate, range.end))];
+                for (matrix, bias, out, then) in products {
                     let out = Rows::window(out, rows.start, columns.clone());
-                    let part = Part { matrix, out, bias, accumulate: false, first: 0 };
+                    let part = Part { matrix, out, bias, accumulate: false, first: 0, then: Some(then) };
                     part.run(isa, acts, rows.clone(), range.clone(), exact);
                 }
                 let products = gates.chunks_exact(columns.len()).zip(ups.chunks_exact(columns.len()));
