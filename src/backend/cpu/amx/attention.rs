@@ -25,8 +25,8 @@ use crate::error::Result;
 
 /// Queries of a block: two tiles' columns.
 const QUERIES: usize = 2 * TILE_ROWS;
-/// Tokens between two looks at the greatest score: four pages.
-const TOKENS: usize = 4 * PAGE_TOKENS;
+/// Tokens between two looks at the greatest score: eight pages.
+const TOKENS: usize = 8 * PAGE_TOKENS;
 const PAGES: usize = TOKENS / PAGE_TOKENS;
 /// Below every score, and far from what a difference of floats cannot hold.
 const LOWEST: f32 = -1e30;
