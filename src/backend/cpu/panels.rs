@@ -74,47 +74,41 @@ pub(super) struct Block {
     pub next: Next,
 }
 
-/// Cache lines at any address, which are asked for one after the other: of two groups, or of one twice. They are to arrive
-/// shortly before a kernel ends: what comes early is driven out again by activations.
+/// Cache lines at any address, which are asked for one after the other, of one or two groups. They are to arrive shortly before
+/// a kernel ends: what comes early is driven out again by activations.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
     at: *const u8,
     /// Bytes from a group's to the other's.
     group: usize,
-    /// Lines of each group,
-    lines: usize,
-    /// and for each tile,
+    /// Lines of each group for each tile of this run,
+    now: usize,
+    /// and of later ones,
     of_tile: usize,
-    /// after so many runs.
+    /// after so many.
     wait: usize,
+    /// Lines of each group that are left.
+    lines: usize,
 }
 
 impl Next {
-    /// `bytes` of each group, asked for while `rows` rows of activations are multiplied by `blocks` blocks.
+    /// `bytes` at `at`, and as many `group` bytes further if panels have two groups, asked for while `rows` rows of activations
+    /// are multiplied by `blocks` blocks.
     pub fn new(at: *const u8, group: usize, bytes: usize, panels: &Panels, rows: usize, blocks: usize) -> Next {
         let runs = rows.div_ceil(panels.widths.first().copied().unwrap_or(1)).max(1);
         let (lines, tiles) = (bytes.div_ceil(LINE), (blocks * panels.tiles).max(1));
         let of_tile = lines.div_ceil(runs * tiles);
         let wait = runs.saturating_sub(lines.div_ceil((of_tile * tiles).max(1)) + 1);
-        Next { at, group, lines, of_tile, wait }
-    }
-
-    /// Lines for each tile of the next run.
-    #[inline(always)]
-    fn lines(&self) -> usize {
-        if self.wait > 0 || self.lines == 0 { 0 } else { self.of_tile }
+        Next { at, group, now: if wait == 0 { of_tile } else { 0 }, of_tile, wait, lines }
     }
 
     /// What is left after `runs` runs of `tiles` tiles.
     #[inline(always)]
     fn after(self, runs: usize, tiles: usize) -> Next {
         let asked = (runs.saturating_sub(self.wait) * tiles * self.of_tile).min(self.lines);
-        Next {
-            at: self.at.wrapping_add(asked * LINE),
-            lines: self.lines - asked,
-            wait: self.wait.saturating_sub(runs),
-            ..self
-        }
+        let (lines, wait) = (self.lines - asked, self.wait.saturating_sub(runs));
+        let now = if wait == 0 && lines > 0 { self.of_tile } else { 0 };
+        Next { at: self.at.wrapping_add(asked * LINE), now, wait, lines, ..self }
     }
 }
 
@@ -243,17 +237,18 @@ unsafe fn unfold_256<T: Tile>(group: *const u8, first: usize, count: usize, out:
     unsafe { unfold::<Avx2, T>(group, first, count, out) }
 }
 
-/// Asks for the lines of tile `i`.
+/// Asks for the lines of tile `i`, of `GROUPS` groups.
 #[inline(always)]
-pub(super) unsafe fn fetch(block: &Block, i: usize) {
+pub(super) unsafe fn fetch<const GROUPS: usize>(block: &Block, i: usize) {
     let next = &block.next;
-    let lines = next.lines();
-    for line in 0..lines {
-        let at = next.at.wrapping_add((i * lines + line) * LINE);
+    for line in 0..next.now {
+        let at = next.at.wrapping_add((i * next.now + line) * LINE);
         // SAFETY: a prefetch may name any address.
         unsafe {
             _mm_prefetch::<_MM_HINT_T1>(at.cast());
-            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(next.group).cast());
+            if GROUPS > 1 {
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(next.group).cast());
+            }
         }
     }
 }

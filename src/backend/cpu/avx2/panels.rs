@@ -129,7 +129,7 @@ unsafe fn joined_run<const N: usize, const V: usize, const START: bool, const MI
             let mut sums = begin::<Avx2, N, V>(block, first * LANES);
             for i in 0..block.count {
                 if first == 0 {
-                    fetch(block, i);
+                    fetch::<1>(block, i);
                 }
                 let tile = block.panel.add(i * tile_bytes(false, MINIMUM) + 4 * LANES * first);
                 let mut products = [[_mm256_setzero_si256(); V]; N];
@@ -166,7 +166,7 @@ unsafe fn halves_run<const N: usize, const V: usize, const START: bool, const MI
             let mut sums = begin::<Avx2, N, V>(block, first * LANES);
             for i in 0..block.count {
                 if first == 0 {
-                    fetch(block, i);
+                    fetch::<1>(block, i);
                 }
                 let tile = block.panel.add(i * tile_bytes(true, MINIMUM) + 4 * LANES * first);
                 for half in 0..2 {
@@ -208,7 +208,7 @@ unsafe fn wide_run<const N: usize>(block: &Block) {
     unsafe {
         let mut sums = begin::<Avx2, N, VECTORS>(block, 0);
         for i in 0..block.count {
-            fetch(block, i);
+            fetch::<1>(block, i);
             let tile = block.panel.add(i * WIDE_TILE);
             let mut products = [[_mm256_setzero_si256(); VECTORS]; N];
             for j in 0..16 {

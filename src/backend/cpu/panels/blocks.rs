@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a vector, in several arrays at once
 
-use super::{Block, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
+use super::{Block, GROUPS, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
 use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 
 /// The sums of both halves, joined: formats of up to five bits.
@@ -13,7 +13,7 @@ unsafe fn joined<S: Vnni, const N: usize, const V: usize, const MINIMUM: bool>(b
         let mut sums = begin::<S, N, V>(block, group * ROWS);
         for i in 0..block.count {
             if group == 0 {
-                fetch(block, i);
+                fetch::<GROUPS>(block, i);
             }
             let tile = block.panel.add(i * tile_bytes(false, MINIMUM));
             let x = std::array::from_fn(|t| block.acts.numbers(t, i));
@@ -58,7 +58,7 @@ unsafe fn halves<S: Vnni, const N: usize, const V: usize>(block: &Block, group: 
         let mut sums = begin::<S, N, V>(block, group * ROWS);
         for i in 0..block.count {
             if group == 0 {
-                fetch(block, i);
+                fetch::<GROUPS>(block, i);
             }
             let tile = block.panel.add(i * tile_bytes(false, false));
             let x = std::array::from_fn(|t| block.acts.numbers(t, i));

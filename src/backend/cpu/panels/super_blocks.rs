@@ -6,7 +6,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a group, in several arrays at once
 
-use super::{Block, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
+use super::{Block, GROUPS, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
 use crate::backend::cpu::quantize::{BLOCK, SUMS_UNIT};
 use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
 use crate::backend::cpu::tiles::Tile;
@@ -63,7 +63,7 @@ unsafe fn multiply<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, c
             let panel = block.panel.add(b * bytes);
             for i in 0..TILES {
                 if group == 0 {
-                    fetch(block, b * TILES + i);
+                    fetch::<GROUPS>(block, b * TILES + i);
                 }
                 tile::<S, N, V, SPLIT, MINIMUM>(
                     block,
