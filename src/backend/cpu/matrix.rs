@@ -1,5 +1,7 @@
 //! A weight matrix on the CPU: packed for the integer kernels, or as the file has it.
 
+use std::arch::x86_64::*;
+
 use parking_lot::Mutex;
 
 use super::bf12::{self, Bf12};
@@ -12,6 +14,7 @@ use super::pack::{Layout, ROWS};
 use super::packfile::{Key, Store};
 use super::pool::Pool;
 use super::rows::Rows;
+use super::simd::transpose;
 use crate::error::{Error, Result};
 use crate::load::{TensorBytes, TensorData};
 use crate::quant::TensorType;
@@ -67,7 +70,7 @@ impl Matrix {
             (Some(layout), ..) => Storage::Packed(pack(layout, &source)?),
             (None, Some(float), Some(isa)) => match pack_bf12(float, isa, &source)? {
                 Some(packed) => Storage::Bf12(packed),
-                None => Storage::Floats(float, pack_floats(float, &source)?),
+                None => Storage::Floats(float, pack_floats(float, isa, &source)?),
             },
             _ => Storage::Plain(data.whole()?),
         };
@@ -251,11 +254,14 @@ fn pack(layout: &Layout, source: &Source) -> Result<SharedBytes> {
     Packing { layout: BLOCKS, row_bytes, size, pack: &pack, tail: 0, finish: &|_| {} }.place(source)
 }
 
-fn pack_floats(float: Float, source: &Source) -> Result<SharedBytes> {
+fn pack_floats(float: Float, isa: Isa, source: &Source) -> Result<SharedBytes> {
     let row_bytes = source.columns * float.bytes();
+    let by_vectors = matches!(isa.vectors(), Isa::Avx512Vnni);
     let pack = |_: usize, rows: &[u8], out: &mut [u8]| {
         match float {
             Float::F32 => interleave::<8>(rows, row_bytes, out),
+            // SAFETY: the processor has the instruction set.
+            _ if by_vectors && rows.len() == ROWS * row_bytes => unsafe { interleave_512(rows, row_bytes, out) },
             Float::F16 | Float::Bf16 => interleave::<4>(rows, row_bytes, out),
         }
         Ok(())
@@ -299,6 +305,33 @@ fn interleave<const PAIR: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) 
             places.by_ref().zip(pairs).for_each(|(place, pair)| *place = *pair);
             // The last of an odd number of columns has a zero beside it.
             places.zip([last]).for_each(|(place, last)| place[..last.len()].copy_from_slice(last));
+        }
+    }
+}
+
+/// [`interleave`] of 16 rows and pairs of 4 bytes: 16 pairs of each row are exchanged for 16 rows of each pair, in registers.
+#[target_feature(enable = "avx512f")]
+fn interleave_512(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
+    const WIDTH: usize = size_of::<__m512i>();
+    for (from, out) in (0..row_bytes).step_by(WIDTH).zip(out.chunks_mut(WIDTH * ROWS)) {
+        let len = WIDTH.min(row_bytes - from);
+        let mut pairs = [_mm512_setzero_si512(); ROWS];
+        for (pairs, row) in pairs.iter_mut().zip(rows.chunks_exact(row_bytes)) {
+            let mut bytes = [0; WIDTH];
+            let row = &row[from..from + len];
+            let bytes = match row.first_chunk::<WIDTH>() {
+                Some(row) => row,
+                None => {
+                    bytes[..len].copy_from_slice(row);
+                    &bytes
+                }
+            };
+            // SAFETY: as many bytes as the vector has.
+            *pairs = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
+        }
+        for (pair, out) in transpose(pairs).iter().zip(out.as_chunks_mut::<WIDTH>().0) {
+            // SAFETY: as many bytes as the vector has.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *pair) };
         }
     }
 }
@@ -435,5 +468,34 @@ fn pack_group(layout: &Layout, rows: usize, row_bytes: usize, group: usize, byte
     for (i, packed) in out.chunks_exact_mut(layout.block()).enumerate() {
         let blocks = (first..first + n).map(|row| &bytes[row * row_bytes + i * block_bytes..][..block_bytes]);
         layout.pack(blocks, packed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_all_rows_are_the_same_by_vectors() {
+        if !Isa::available().any(|isa| isa == Isa::Avx512Vnni) {
+            eprintln!("SKIPPED: no AVX-512");
+            return;
+        }
+        for columns in [1, 2, 3, 31, 32, 33, 64, 575, 576] {
+            let row_bytes = 2 * columns;
+            let rows: Vec<u8> = (0..ROWS * row_bytes).map(|i| (i * 7 + i / 251) as u8).collect();
+            let [mut by_words, mut by_vectors] = [1, 2].map(|fill| vec![fill; columns.div_ceil(2) * 4 * ROWS]);
+            interleave::<4>(&rows, row_bytes, &mut by_words);
+            // SAFETY: the processor has AVX-512.
+            unsafe { interleave_512(&rows, row_bytes, &mut by_vectors) };
+            // The scalar one leaves what is beside an odd number's last column as the memory was.
+            for (i, (a, b)) in by_words.chunks_exact(4).zip(by_vectors.chunks_exact(4)).enumerate() {
+                let whole = columns % 2 == 0 || i < by_words.len() / 4 - ROWS;
+                assert!(
+                    if whole { a == b } else { a[..2] == b[..2] && b[2..] == [0, 0] },
+                    "{columns} columns, word {i}"
+                );
+            }
+        }
     }
 }
