@@ -220,13 +220,14 @@ impl Part<'_> {
                         for (group, sums) in turn.clone().step_by(panels.groups).zip(sums.chunks_exact_mut(pair)) {
                             let groups_of = group..turn.end.min(group + panels.groups);
                             let panel = panel.as_mut_ptr().cast();
-                            let (matrix, next) = match () {
-                                () if groups_of.end < turn.end => (self.matrix, (groups_of.end, block)),
-                                () if blocks.end < all => (self.matrix, (turn.start, blocks.end)),
-                                () if turn.end < groups.end => (self.matrix, (turn.end, 0)),
-                                () => self
-                                    .then
-                                    .map_or((self.matrix, (turn.end, 0)), |(matrix, group)| (matrix, (group, 0))),
+                            let (matrix, next) = if groups_of.end < turn.end {
+                                (self.matrix, (groups_of.end, block))
+                            } else if blocks.end < all {
+                                (self.matrix, (turn.start, blocks.end))
+                            } else {
+                                let (matrix, group) =
+                                    self.then.filter(|_| turn.end == groups.end).unwrap_or((self.matrix, turn.end));
+                                (matrix, (group, 0))
                             };
                             let next = matrix.ahead(layout, next.0, next.1);
                             self.run_panel(
