@@ -197,15 +197,15 @@ block! {
 /// Groups 0..4 are the low six bits of bytes 0..4 (scales) and 4..8 (minima). Groups 4..8 have their low nibbles in bytes
 /// 8..12 (scale low, minimum high) and their upper two bits at the top of bytes 0..4 and 4..8.
 pub fn group_scales_mins(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
-    // Four groups at a time, a byte each.
-    let (scale, min, low) = (word(0), word(4), word(8));
-    let upper = |word: u32| (word >> 6 & 0x0303_0303) << 4;
-    let both = |first: u32, second: u32| (u64::from(first) | u64::from(second) << 32).to_le_bytes();
-    (
-        both(scale & 0x3f3f_3f3f, low & 0x0f0f_0f0f | upper(scale)),
-        both(min & 0x3f3f_3f3f, low >> 4 & 0x0f0f_0f0f | upper(min)),
-    )
+    let (mut scales, mut mins) = ([0; 8], [0; 8]);
+    for g in 0..4 {
+        let (scale, min, low) = (packed[g], packed[4 + g], packed[8 + g]);
+        scales[g] = scale & 63;
+        mins[g] = min & 63;
+        scales[4 + g] = low & 15 | (scale >> 6) << 4;
+        mins[4 + g] = low >> 4 | (min >> 6) << 4;
+    }
+    (scales, mins)
 }
 
 block! {

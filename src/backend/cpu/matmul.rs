@@ -208,6 +208,17 @@ impl Part<'_> {
         let height = rows.len().div_ceil(rows.len().div_ceil(most).max(1));
         let pair = panels.groups * ROWS * height;
         let together = if height * all * panels.acts <= PANEL_ACTS { 1 } else { (PANEL_SUMS / (4 * pair)).max(1) };
+        // What the next panel is made of, after one of the groups before `end` of a turn.
+        let next = |turn: &Range<usize>, end: usize, blocks: &Range<usize>| {
+            if end < turn.end {
+                self.matrix.ahead(layout, end, blocks.start)
+            } else if blocks.end < all {
+                self.matrix.ahead(layout, turn.start, blocks.end)
+            } else {
+                let (matrix, group) = self.then.filter(|_| end == groups.end).unwrap_or((self.matrix, end));
+                matrix.ahead(layout, group, 0)
+            }
+        };
         UNFOLDED.with_borrow_mut(|(panel, sums)| {
             panel.resize(panels::PANEL / size_of::<Line>(), Line([0; 64]));
             sums.resize(sums.len().max(together * pair), 0.0);
@@ -220,27 +231,9 @@ impl Part<'_> {
                         for (group, sums) in turn.clone().step_by(panels.groups).zip(sums.chunks_exact_mut(pair)) {
                             let groups_of = group..turn.end.min(group + panels.groups);
                             let panel = panel.as_mut_ptr().cast();
-                            let (matrix, next) = if groups_of.end < turn.end {
-                                (self.matrix, (groups_of.end, block))
-                            } else if blocks.end < all {
-                                (self.matrix, (turn.start, blocks.end))
-                            } else {
-                                let (matrix, group) =
-                                    self.then.filter(|_| turn.end == groups.end).unwrap_or((self.matrix, turn.end));
-                                (matrix, (group, 0))
-                            };
-                            let next = matrix.ahead(layout, next.0, next.1);
-                            self.run_panel(
-                                layout,
-                                panels,
-                                acts,
-                                first..end,
-                                groups_of,
-                                blocks.clone(),
-                                next,
-                                panel,
-                                sums,
-                            );
+                            let next = next(&turn, groups_of.end, &blocks);
+                            let blocks = blocks.clone();
+                            self.run_panel(layout, panels, acts, first..end, groups_of, blocks, next, panel, sums);
                         }
                     }
                 }

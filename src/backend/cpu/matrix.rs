@@ -310,24 +310,16 @@ fn interleave<const PAIR: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) 
 }
 
 /// [`interleave`] of 16 rows and pairs of 4 bytes: 16 pairs of each row are exchanged for 16 rows of each pair, in registers.
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512bw")]
 fn interleave_512(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     const WIDTH: usize = size_of::<__m512i>();
     for (from, out) in (0..row_bytes).step_by(WIDTH).zip(out.chunks_mut(WIDTH * ROWS)) {
         let len = WIDTH.min(row_bytes - from);
         let mut pairs = [_mm512_setzero_si512(); ROWS];
         for (pairs, row) in pairs.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-            let mut bytes = [0; WIDTH];
             let row = &row[from..from + len];
-            let bytes = match row.first_chunk::<WIDTH>() {
-                Some(row) => row,
-                None => {
-                    bytes[..len].copy_from_slice(row);
-                    &bytes
-                }
-            };
-            // SAFETY: as many bytes as the vector has.
-            *pairs = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
+            // SAFETY: a load of the row's bytes.
+            *pairs = unsafe { _mm512_maskz_loadu_epi8(u64::MAX >> (WIDTH - len), row.as_ptr().cast()) };
         }
         for (pair, out) in transpose(pairs).iter().zip(out.as_chunks_mut::<WIDTH>().0) {
             // SAFETY: as many bytes as the vector has.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::pool::Pool;
-use super::populate::{HUGE_PAGE, Populate};
+use super::populate::{Advice, HUGE_PAGE, Populate, advise};
 use crate::error::{Error, Result};
 
 /// A cache line, and the width of the widest vector.
@@ -113,12 +113,11 @@ impl AlignedBuf {
         Ok(AlignedBuf { start, len: bytes, from: Origin::Heap(layout) })
     }
 
-    /// Has the system find memory for all of it now, which takes a fifth of what the first touches of its pages would.
+    /// Has the system find memory for all of it now.
     pub fn populate(&mut self) {
-        #[cfg(target_os = "linux")]
+        #[cfg(unix)]
         if let Origin::Mapping(_) = self.from {
-            // SAFETY: advice on our own pages; a refusal (of an older system) changes nothing.
-            unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, libc::MADV_POPULATE_WRITE) };
+            advise(self.as_mut_slice(), Advice::Populate);
         }
     }
 
@@ -217,7 +216,8 @@ impl Slabs {
     pub fn populate(&self, bytes: &mut [u8], pool: &Pool) {
         let head = bytes.as_ptr().align_offset(HUGE_PAGE).min(bytes.len());
         let (head, rest) = bytes.split_at_mut(head);
-        let stretches: Vec<_> = std::iter::once(head).chain(rest.chunks_mut(HUGE_PAGE)).map(Mutex::new).collect();
+        let stretches = std::iter::once(head).chain(rest.chunks_mut(HUGE_PAGE)).filter(|bytes| !bytes.is_empty());
+        let stretches: Vec<_> = stretches.map(Mutex::new).collect();
         pool.run(stretches.len(), &|i| self.populate.populate(&mut stretches[i].lock()));
     }
 

@@ -41,29 +41,47 @@ impl Populate {
 
     /// Has the system find memory for `bytes`, at most [`HUGE_PAGE`] of them, which lie in a mapping of our own for which
     /// huge pages are asked. They keep what they hold.
-    #[cfg(target_os = "linux")]
     pub fn populate(&self, bytes: &mut [u8]) {
-        let range = bytes.as_mut_ptr_range();
-        let (from, to) = (range.start.addr() / PAGE * PAGE, range.end.addr().next_multiple_of(PAGE));
-        let advise = |advice| {
-            // SAFETY: advice that changes no byte, on whole pages of a mapping of which we have a part; a refusal (of an
-            // older system) changes nothing.
-            unsafe { libc::madvise(range.start.with_addr(from).cast(), to - from, advice) };
-        };
         if self.next_is_small() {
-            advise(libc::MADV_NOHUGEPAGE);
-            advise(libc::MADV_POPULATE_WRITE);
-            return advise(libc::MADV_HUGEPAGE);
+            advise(bytes, Advice::Small);
+            advise(bytes, Advice::Populate);
+            return advise(bytes, Advice::Huge);
         }
         let began = Instant::now();
-        advise(libc::MADV_POPULATE_WRITE);
+        advise(bytes, Advice::Populate);
         self.huge_took(began.elapsed());
     }
-
-    /// The system finds memory when it is touched.
-    #[cfg(not(target_os = "linux"))]
-    pub fn populate(&self, _: &mut [u8]) {}
 }
+
+/// What the system is told of some memory.
+#[derive(Clone, Copy)]
+pub(super) enum Advice {
+    /// Not to use huge pages,
+    Small,
+    /// to use them,
+    Huge,
+    /// and to find memory now, which takes a fifth of what the first touches of the pages would.
+    Populate,
+}
+
+/// Advice on the pages that some bytes of a mapping of our own are in. They keep what they hold; a refusal (of an older
+/// system) changes nothing.
+#[cfg(target_os = "linux")]
+pub(super) fn advise(bytes: &mut [u8], advice: Advice) {
+    let range = bytes.as_mut_ptr_range();
+    let (from, to) = (range.start.addr() / PAGE * PAGE, range.end.addr().next_multiple_of(PAGE));
+    let advice = match advice {
+        Advice::Small => libc::MADV_NOHUGEPAGE,
+        Advice::Huge => libc::MADV_HUGEPAGE,
+        Advice::Populate => libc::MADV_POPULATE_WRITE,
+    };
+    // SAFETY: advice that changes no byte, on whole pages of a mapping of which we have a part.
+    unsafe { libc::madvise(range.start.with_addr(from).cast(), to - from, advice) };
+}
+
+/// The system finds memory when it is touched.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn advise(_: &mut [u8], _: Advice) {}
 
 #[cfg(test)]
 mod tests {
