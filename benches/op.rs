@@ -209,7 +209,7 @@ fn compute_peaks(isa: Isa, pool: &Pool) -> Peaks {
             // SAFETY: as above.
             floats: rate(16, &|x| unsafe { peaks::avx512_floats(x) }),
             // SAFETY: the processor has bf16.
-            halves: Isa::has_bf16().then(|| rate(32, &|x| unsafe { peaks::avx512_bf16(x) })),
+            halves: Isa::prefers_bf16().then(|| rate(32, &|x| unsafe { peaks::avx512_bf16(x) })),
         },
         Isa::AvxVnni => Peaks {
             // SAFETY: as above.

@@ -76,7 +76,7 @@ impl Acts {
     pub fn new(rows: usize, columns: usize, isa: Isa) -> Result<Acts> {
         let width = columns.next_multiple_of(BLOCK);
         let on_tiles = isa == Isa::Amx && rows >= LEAST_ROWS;
-        let on_vectors = isa == Isa::Avx512Vnni && rows >= BF16_ROWS && Isa::has_bf16();
+        let on_vectors = isa == Isa::Avx512Vnni && rows >= BF16_ROWS && Isa::prefers_bf16();
         let elements = rows
             .checked_mul(width)
             .filter(|n| isize::try_from(n.saturating_mul(4)).is_ok())
@@ -307,7 +307,7 @@ impl Acts {
     /// the processor has them, and there are at least [`BF16_ROWS`] rows.
     pub fn round(&mut self, isa: Isa, pool: &Pool) {
         let (n, columns, stride) = (self.n, self.columns, bf16_stride(self.columns));
-        if self.rounded || n < BF16_ROWS || isa != Isa::Avx512Vnni || !Isa::has_bf16() {
+        if self.rounded || n < BF16_ROWS || isa != Isa::Avx512Vnni || !Isa::prefers_bf16() {
             return;
         }
         self.rounded = true;

@@ -2,7 +2,7 @@
 
 use super::bf12;
 use super::features::Isa;
-use super::floats::{FLOAT_MOST, Float, Meanwhile, float_kernel, round_group};
+use super::floats::{FLOAT_GROUPS, FLOAT_MOST, Float, Lines, Meanwhile, float_kernel, round_group};
 use super::pack::ROWS;
 
 /// A packed group of 16 rows of floats.
@@ -14,8 +14,8 @@ pub(super) enum FloatGroup<'a> {
     Bf12(bf12::Group<'a>),
 }
 
-/// Products of some rows of activations, `[rows][16]`.
-pub(super) type Products = [f32; FLOAT_MOST * ROWS];
+/// Products of some rows of activations, `[groups][rows][16]`.
+pub(super) type Products = [f32; FLOAT_GROUPS * FLOAT_MOST * ROWS];
 
 impl FloatGroup<'_> {
     /// Where it begins, and its bytes: the next one follows it.
@@ -36,41 +36,7 @@ impl FloatGroup<'_> {
         };
         assert!(bytes.len() >= float.group_bytes(columns));
         // SAFETY: a group of all columns.
-        unsafe { multiply(isa, float, bytes.as_ptr(), columns, x, Meanwhile::FetchOn, out) }
-    }
-
-    /// [`FloatGroup::multiply`] for the `nth` time, from 0 on: the first time the group is decoded to `decoded`, of which later products
-    /// are made, the second time the next group is fetched.
-    ///
-    /// # Safety
-    /// `isa` has kernels; there is room for the group in float32, `[columns / 2][16][2]`, which nobody else writes.
-    pub unsafe fn multiply_again(
-        &self,
-        nth: usize,
-        decoded: *mut f32,
-        isa: Isa,
-        columns: usize,
-        x: &[f32],
-        out: &mut Products,
-    ) -> Option<usize> {
-        // (A pair of columns of 16 rows is a cache line at most.)
-        let fetch = Meanwhile::FetchNext(self.bytes().as_ptr_range().end, usize::from(nth == 1));
-        // SAFETY: as demanded; a group of all columns.
-        unsafe {
-            match self {
-                FloatGroup::Floats(float, bytes) if nth == 0 => {
-                    assert!(bytes.len() >= float.group_bytes(columns));
-                    return multiply(isa, *float, bytes.as_ptr(), columns, x, Meanwhile::Decode(decoded), out);
-                }
-                FloatGroup::Bf12(group) if nth == 0 => group.decode(isa, decoded),
-                _ => {}
-            }
-            let width = multiply(isa, Float::F32, decoded.cast(), columns, x, fetch, out)?;
-            if let FloatGroup::Bf12(group) = self {
-                group.add_exceptions(x, &mut out[..width * ROWS]);
-            }
-            Some(width)
-        }
+        unsafe { multiply(isa, float, 1, bytes.as_ptr(), columns, x, Meanwhile::FetchOn, out) }
     }
 
     /// The group in bf16, in pairs of columns, `[columns / 2][16][2]`, rounded where need be: written to `out`, unless it lies
@@ -93,22 +59,81 @@ impl FloatGroup<'_> {
     }
 }
 
-/// Multiplies a group that lies in pairs of columns.
+/// Multiplies up to [`FLOAT_GROUPS`] groups, one behind the other, for the `nth` time, from 0 on, by as many rows of activations as there
+/// is a kernel for, and says how many that were: `out[groups][rows][16]`. The first time the groups are decoded to `decoded`, of which
+/// later products are made; in these, about `runs`, as many groups that follow are fetched. None if there are no rows.
+///
+/// # Safety
+/// `isa` has kernels; there is room for the groups in float32, `[columns / 2][16][2]`, which nobody else writes.
+pub(super) unsafe fn multiply_again(
+    groups: &[FloatGroup],
+    (nth, runs): (usize, usize),
+    decoded: *mut f32,
+    isa: Isa,
+    columns: usize,
+    x: &[f32],
+    out: &mut Products,
+) -> Option<usize> {
+    let (&first, &last) = (groups.first()?, groups.last()?);
+    let (n, floats) = (groups.len(), Float::F32.group_bytes(columns) / size_of::<f32>());
+    // SAFETY: as demanded; groups of all columns.
+    unsafe {
+        let decoded = match first {
+            FloatGroup::Floats(float, bytes) => {
+                assert!(groups.iter().all(|group| group.bytes().len() >= float.group_bytes(columns)));
+                match (float, nth) {
+                    (Float::F32, 0) => {
+                        return multiply(isa, float, n, bytes.as_ptr(), columns, x, Meanwhile::FetchOn, out);
+                    }
+                    (Float::F32, _) => bytes.as_ptr(),
+                    (_, 0) => {
+                        return multiply(isa, float, n, bytes.as_ptr(), columns, x, Meanwhile::Decode(decoded), out);
+                    }
+                    _ => decoded.cast_const().cast(),
+                }
+            }
+            FloatGroup::Bf12(_) => {
+                for (i, group) in groups.iter().enumerate().filter(|_| nth == 0) {
+                    if let FloatGroup::Bf12(group) = group {
+                        group.decode(isa, decoded.add(i * floats));
+                    }
+                }
+                decoded.cast_const().cast()
+            }
+        };
+        // As many bytes as these groups have, in the runs that are left.
+        let (here, next) = (n * first.bytes().len(), last.bytes().as_ptr_range().end);
+        let part = |nth: usize| next.wrapping_add(here * nth.min(runs) / runs.max(1));
+        let lines = Lines::new(part(nth.saturating_sub(1))..part(nth), columns.div_ceil(2));
+        let width = multiply(isa, Float::F32, n, decoded, columns, x, Meanwhile::FetchNext(lines), out)?;
+        for (group, out) in groups.iter().zip(out.chunks_exact_mut(width * ROWS)) {
+            if let FloatGroup::Bf12(group) = group {
+                group.add_exceptions(x, out);
+            }
+        }
+        Some(width)
+    }
+}
+
+/// Multiplies groups that lie in pairs of columns, one behind the other.
 ///
 /// # Safety
 /// All columns are there.
+#[allow(clippy::too_many_arguments)] // as the kernels have, and which of them
 #[inline]
 unsafe fn multiply(
     isa: Isa,
     float: Float,
-    group: *const u8,
+    n: usize,
+    groups: *const u8,
     columns: usize,
     x: &[f32],
     meanwhile: Meanwhile,
     out: &mut Products,
 ) -> Option<usize> {
-    let (width, run) = float_kernel(isa, x.len().checked_div(columns)?)?;
-    // SAFETY: the kernel is one that this processor runs; there are as many rows of activations as it takes.
-    unsafe { run(float, group, columns, x.as_ptr(), meanwhile, out.as_mut_ptr()) };
+    let (width, run) = float_kernel(isa, n, x.len().checked_div(columns)?)?;
+    // SAFETY: the kernel is one that this processor runs; there are as many rows of activations as it takes, and room for the
+    // products.
+    unsafe { run(float, groups, columns, x.as_ptr(), meanwhile, out.as_mut_ptr()) };
     Some(width)
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::features::Isa;
 use super::pack::ROWS;
@@ -43,9 +44,6 @@ impl Float {
         columns.next_multiple_of(2) * ROWS * self.bytes()
     }
 }
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// Rows of activations that a float kernel takes at once.
 pub(super) const FLOAT_WIDTHS: [usize; 2] = [4, 1];
@@ -96,53 +94,81 @@ pub(super) enum Meanwhile {
     FetchOn,
     /// The same, and keeps the weights in float32, in the same layout, for those who read them several times.
     Decode(*mut f32),
-    /// Asks for so many cache lines for each pair of columns from this address, to the second cache: of a group that was
-    /// decoded, what comes after it.
-    FetchNext(*const u8, usize),
+    /// Asks for cache lines to the second cache: of groups that were decoded, for a part of what comes after them.
+    FetchNext(Lines),
 }
 
-/// Multiplies the 16 rows of a group of float weights by `N` rows of float activations, `[N][columns]`: `out[N][16]`.
+/// Memory that is asked for evenly while all pairs of columns are multiplied, at one place for each.
+#[derive(Clone, Copy)]
+pub(super) struct Lines {
+    at: *const u8,
+    /// Bytes from one place to the next: less than a cache line, and it is asked for again; more, and those between are left to
+    /// the processor, which sees where this goes.
+    step: usize,
+}
+
+impl Lines {
+    /// Those of `bytes`, which are to be asked for while `pairs` pairs are multiplied.
+    pub fn new(bytes: Range<*const u8>, pairs: usize) -> Lines {
+        let len = (bytes.end as usize).saturating_sub(bytes.start as usize);
+        Lines { at: bytes.start, step: len.div_ceil(pairs.max(1)) }
+    }
+
+    /// Asks for the one of pair `c`.
+    #[inline(always)]
+    fn fetch(&self, c: usize) {
+        // SAFETY: a prefetch may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(c * self.step).cast()) };
+    }
+}
+
+/// Multiplies the 16 rows of each of some groups of float weights, one behind the other, by `N` rows of float activations,
+/// `[N][columns]`: `out[groups][N][16]`.
 ///
 /// # Safety
-/// The instruction set, a packed group of `columns` columns, `N` rows of activations, and room for what is decoded.
+/// The instruction set, packed groups of `columns` columns, `N` rows of activations, and room for what is decoded.
 pub(super) type FloatKernel =
-    unsafe fn(float: Float, group: *const u8, columns: usize, x: *const f32, meanwhile: Meanwhile, out: *mut f32);
+    unsafe fn(float: Float, groups: *const u8, columns: usize, x: *const f32, meanwhile: Meanwhile, out: *mut f32);
 
 /// Adds the products of pair `c` of columns with vectors of weights from `first`, and decodes them; `x` gives a row's pair in all lanes. (A
 /// function, not a closure: a closure would not have the instruction set.)
 #[inline(always)]
-unsafe fn float_pair<S: Simd, const N: usize, const VECTORS: usize, const DECODE: bool>(
+unsafe fn float_pair<S: Simd, const N: usize, const VECTORS: usize, const GROUPS: usize, const DECODE: bool>(
     float: Float,
-    group: *const u8,
+    groups: [*const u8; GROUPS],
     (c, first): (usize, usize),
     x: [*const f32; N],
-    decoded: *mut f32,
-    sums: &mut [[S::F; VECTORS]; N],
+    decoded: [*mut f32; GROUPS],
+    sums: &mut [[[S::F; VECTORS]; GROUPS]; N],
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
-        let mut w = [S::splat(0.0); VECTORS];
-        for v in 0..VECTORS {
-            let at = 2 * c * ROWS + (first + v) * S::LANES;
-            w[v] = load::<S>(float, group, at);
-            if DECODE {
-                S::store_f32(decoded.add(at), w[v]);
+        let mut w = [[S::splat(0.0); VECTORS]; GROUPS];
+        for g in 0..GROUPS {
+            for v in 0..VECTORS {
+                let at = 2 * c * ROWS + (first + v) * S::LANES;
+                w[g][v] = load::<S>(float, groups[g], at);
+                if DECODE {
+                    S::store_f32(decoded[g].add(at), w[g][v]);
+                }
             }
         }
         for t in 0..N {
             let x = S::splat_pair(x[t]);
-            for v in 0..VECTORS {
-                sums[t][v] = S::fma(w[v], x, sums[t][v]);
+            for g in 0..GROUPS {
+                for v in 0..VECTORS {
+                    sums[t][g][v] = S::fma(w[g][v], x, sums[t][g][v]);
+                }
             }
         }
     }
 }
 
-/// `VECTORS` vectors of a pair of columns at a time: half as many rows.
+/// `VECTORS` vectors of a pair of columns at a time: half as many rows of each group.
 #[inline(always)]
-unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECODE: bool>(
+unsafe fn float_groups<S: Simd, const N: usize, const VECTORS: usize, const GROUPS: usize, const DECODE: bool>(
     float: Float,
-    group: *const u8,
+    groups: *const u8,
     columns: usize,
     x: *const f32,
     meanwhile: Meanwhile,
@@ -150,20 +176,25 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECOD
 ) {
     // SAFETY: as `FloatKernel` demands.
     unsafe {
-        let decoded = if let Meanwhile::Decode(decoded) = meanwhile { decoded } else { std::ptr::null_mut() };
+        let (mut weights, mut decoded) = ([groups; GROUPS], [std::ptr::null_mut(); GROUPS]);
+        for g in 0..GROUPS {
+            weights[g] = groups.add(g * float.group_bytes(columns));
+            if let Meanwhile::Decode(room) = meanwhile {
+                decoded[g] = room.add(g * Float::F32.group_bytes(columns) / size_of::<f32>());
+            }
+        }
         let fetch = Fetch::new();
         for first in (0..2 * ROWS / S::LANES).step_by(VECTORS) {
-            let mut sums = [[S::splat(0.0); VECTORS]; N];
+            let mut sums = [[[S::splat(0.0); VECTORS]; GROUPS]; N];
             for c in 0..columns / 2 {
                 if first == 0 {
                     match meanwhile {
-                        Meanwhile::FetchNext(at, lines) => {
-                            for line in 0..lines {
-                                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add((c * lines + line) * LINE).cast());
-                            }
-                        }
+                        Meanwhile::FetchNext(lines) => lines.fetch(c),
                         Meanwhile::FetchOn | Meanwhile::Decode(_) => {
-                            fetch.ahead_of(group.wrapping_add(2 * c * ROWS * float.bytes()), 2 * ROWS * float.bytes())
+                            for weights in weights {
+                                let pair = 2 * ROWS * float.bytes();
+                                fetch.ahead_of(weights.wrapping_add(c * pair), pair);
+                            }
                         }
                     }
                 }
@@ -171,7 +202,7 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECOD
                 for t in 0..N {
                     at[t] = x.add(t * columns + 2 * c);
                 }
-                float_pair::<S, N, VECTORS, DECODE>(float, group, (c, first), at, decoded, &mut sums);
+                float_pair::<S, N, VECTORS, GROUPS, DECODE>(float, weights, (c, first), at, decoded, &mut sums);
             }
             if columns % 2 == 1 {
                 let mut last = [[0.0; 2]; N];
@@ -180,68 +211,62 @@ unsafe fn float_group<S: Simd, const N: usize, const VECTORS: usize, const DECOD
                     last[t][0] = *x.add((t + 1) * columns - 1);
                     at[t] = last[t].as_ptr();
                 }
-                float_pair::<S, N, VECTORS, DECODE>(float, group, (columns / 2, first), at, decoded, &mut sums);
+                let place = (columns / 2, first);
+                float_pair::<S, N, VECTORS, GROUPS, DECODE>(float, weights, place, at, decoded, &mut sums);
             }
             for t in 0..N {
-                for v in (0..VECTORS).step_by(2) {
-                    let sums = S::add_pairs(sums[t][v], sums[t][v + 1]);
-                    S::store_f32(out.add(t * ROWS + (first + v) * S::LANES / 2), sums);
+                for g in 0..GROUPS {
+                    for v in (0..VECTORS).step_by(2) {
+                        let sums = S::add_pairs(sums[t][g][v], sums[t][g][v + 1]);
+                        S::store_f32(out.add((g * N + t) * ROWS + (first + v) * S::LANES / 2), sums);
+                    }
                 }
             }
         }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn float_group_avx512<const N: usize>(
-    float: Float,
-    group: *const u8,
-    columns: usize,
-    x: *const f32,
-    meanwhile: Meanwhile,
-    out: *mut f32,
-) {
-    // SAFETY: as `FloatKernel` demands.
-    unsafe {
-        use Meanwhile::Decode;
-        match (float, meanwhile) {
-            (Float::F32, _) => float_group::<Avx512Vnni, N, 2, false>(Float::F32, group, columns, x, meanwhile, out),
-            (Float::F16, Decode(_)) => {
-                float_group::<Avx512Vnni, N, 2, true>(Float::F16, group, columns, x, meanwhile, out)
+/// [`float_groups`] of each type, that decodes if it is asked to.
+macro_rules! float_kernels {
+    ($($name:ident<$($number:ident),*> on $simd:ident with $feature:literal, $vectors:expr, $groups:expr;)*) => {$(
+        #[target_feature(enable = $feature)]
+        unsafe fn $name<$(const $number: usize),*>(
+            float: Float,
+            groups: *const u8,
+            columns: usize,
+            x: *const f32,
+            meanwhile: Meanwhile,
+            out: *mut f32,
+        ) {
+            use Float::{Bf16, F16, F32};
+            use Meanwhile::Decode;
+            // SAFETY: as `FloatKernel` demands.
+            unsafe {
+                match (float, meanwhile) {
+                    (F32, _) => {
+                        float_groups::<$simd, N, { $vectors }, { $groups }, false>(F32, groups, columns, x, meanwhile, out)
+                    }
+                    (F16, Decode(_)) => {
+                        float_groups::<$simd, N, { $vectors }, { $groups }, true>(F16, groups, columns, x, meanwhile, out)
+                    }
+                    (F16, _) => {
+                        float_groups::<$simd, N, { $vectors }, { $groups }, false>(F16, groups, columns, x, meanwhile, out)
+                    }
+                    (Bf16, Decode(_)) => {
+                        float_groups::<$simd, N, { $vectors }, { $groups }, true>(Bf16, groups, columns, x, meanwhile, out)
+                    }
+                    (Bf16, _) => {
+                        float_groups::<$simd, N, { $vectors }, { $groups }, false>(Bf16, groups, columns, x, meanwhile, out)
+                    }
+                }
             }
-            (Float::F16, _) => float_group::<Avx512Vnni, N, 2, false>(Float::F16, group, columns, x, meanwhile, out),
-            (Float::Bf16, Decode(_)) => {
-                float_group::<Avx512Vnni, N, 2, true>(Float::Bf16, group, columns, x, meanwhile, out)
-            }
-            (Float::Bf16, _) => float_group::<Avx512Vnni, N, 2, false>(Float::Bf16, group, columns, x, meanwhile, out),
         }
-    }
+    )*};
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn float_group_avx2<const N: usize, const VECTORS: usize>(
-    float: Float,
-    group: *const u8,
-    columns: usize,
-    x: *const f32,
-    meanwhile: Meanwhile,
-    out: *mut f32,
-) {
-    // SAFETY: as `FloatKernel` demands.
-    unsafe {
-        use Meanwhile::Decode;
-        match (float, meanwhile) {
-            (Float::F32, _) => float_group::<Avx2, N, VECTORS, false>(Float::F32, group, columns, x, meanwhile, out),
-            (Float::F16, Decode(_)) => {
-                float_group::<Avx2, N, VECTORS, true>(Float::F16, group, columns, x, meanwhile, out)
-            }
-            (Float::F16, _) => float_group::<Avx2, N, VECTORS, false>(Float::F16, group, columns, x, meanwhile, out),
-            (Float::Bf16, Decode(_)) => {
-                float_group::<Avx2, N, VECTORS, true>(Float::Bf16, group, columns, x, meanwhile, out)
-            }
-            (Float::Bf16, _) => float_group::<Avx2, N, VECTORS, false>(Float::Bf16, group, columns, x, meanwhile, out),
-        }
-    }
+float_kernels! {
+    float_groups_avx512<N, GROUPS> on Avx512Vnni with "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", 2, GROUPS;
+    float_group_avx2<N, VECTORS> on Avx2 with "avx2,fma,f16c", VECTORS, 1;
 }
 
 /// Whether packed floats have kernels.
@@ -251,20 +276,33 @@ pub(super) fn has_float_kernels(isa: Isa) -> bool {
 
 /// Most rows of activations that a kernel of packed floats takes.
 pub(super) const FLOAT_MOST: usize = 8;
+/// Most groups that it takes.
+pub(super) const FLOAT_GROUPS: usize = 2;
 
-/// The kernel of packed floats to run next where `left` rows of activations are left, and how many of them it takes.
-pub(super) fn float_kernel(isa: Isa, left: usize) -> Option<(usize, FloatKernel)> {
-    match (isa.vectors(), left) {
-        (Isa::Scalar, _) | (_, 0) => None,
-        (Isa::Avx512Vnni, 8..) => Some((8, float_group_avx512::<8>)),
-        (Isa::Avx512Vnni, 4..) => Some((4, float_group_avx512::<4>)),
-        (Isa::Avx512Vnni, 2..) => Some((2, float_group_avx512::<2>)),
-        (Isa::Avx512Vnni, _) => Some((1, float_group_avx512::<1>)),
+/// Groups that are multiplied at once by many rows of activations. Two need fewer loads for as many products: where a core's other
+/// thread is another's, as machines that are rented have it, those are what counts.
+pub(super) fn groups_at_once(isa: Isa) -> usize {
+    if isa.vectors() == Isa::Avx512Vnni { FLOAT_GROUPS } else { 1 }
+}
+
+/// The kernel of packed floats to run next for so many groups where `left` rows of activations are left, and how many of them it
+/// takes.
+pub(super) fn float_kernel(isa: Isa, groups: usize, left: usize) -> Option<(usize, FloatKernel)> {
+    match (isa.vectors(), groups, left) {
+        (Isa::Scalar, ..) | (.., 0) => None,
+        (Isa::Avx512Vnni, 1, 8..) => Some((8, float_groups_avx512::<8, 1>)),
+        (Isa::Avx512Vnni, 1, 4..) => Some((4, float_groups_avx512::<4, 1>)),
+        (Isa::Avx512Vnni, 1, 2..) => Some((2, float_groups_avx512::<2, 1>)),
+        (Isa::Avx512Vnni, 1, _) => Some((1, float_groups_avx512::<1, 1>)),
+        (Isa::Avx512Vnni, _, 4..=5 | 8) => Some((4, float_groups_avx512::<4, 2>)),
+        (Isa::Avx512Vnni, _, 6..) => Some((6, float_groups_avx512::<6, 2>)),
+        (Isa::Avx512Vnni, _, 2..) => Some((2, float_groups_avx512::<2, 2>)),
+        (Isa::Avx512Vnni, ..) => Some((1, float_groups_avx512::<1, 2>)),
         // With few rows there are registers for all rows of a group at once: memory is then read in order.
-        (_, 1) => Some((1, float_group_avx2::<1, 4>)),
-        (_, 2..=3) => Some((2, float_group_avx2::<2, 4>)),
-        (_, 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
-        (_, _) => Some((6, float_group_avx2::<6, 2>)),
+        (.., 1) => Some((1, float_group_avx2::<1, 4>)),
+        (.., 2..=3) => Some((2, float_group_avx2::<2, 4>)),
+        (.., 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
+        _ => Some((6, float_group_avx2::<6, 2>)),
     }
 }
 

@@ -12,8 +12,11 @@ use std::ops::Range;
 use super::acts::Acts;
 use super::amx;
 use super::features::Isa;
-use super::float_groups::{FloatGroup, Products};
-use super::floats::{BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_MOST, FLOAT_WIDTHS, Float, float_products};
+use super::float_groups::{Products, multiply_again};
+use super::floats::{
+    BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_GROUPS, FLOAT_MOST, FLOAT_WIDTHS, Float, float_products,
+    groups_at_once,
+};
 use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::memory::Line;
@@ -308,23 +311,30 @@ impl Part<'_> {
         let columns = acts.columns();
         let tile = (FLOAT_ACTS_TILE / (4 * columns.max(1))).max(1).next_multiple_of(3 * FLOAT_MOST);
         PANEL.with_borrow_mut(|lines| {
-            let decoded: *mut f32 = panel(lines, Float::F32.group_bytes(columns)).cast();
+            let decoded: *mut f32 = panel(lines, FLOAT_GROUPS * Float::F32.group_bytes(columns)).cast();
             for first in rows.clone().step_by(tile) {
                 let end = rows.end.min(first + tile);
                 let x = &acts.values()[..end * columns];
-                for group in groups.clone() {
+                let many = end - first > FLOAT_MOST;
+                let (most, runs) = (if many { groups_at_once(isa) } else { 1 }, (end - first).div_ceil(FLOAT_MOST));
+                for group in groups.clone().step_by(most) {
                     let Some(weights) = self.matrix.float_group(group) else { continue };
-                    let many = end - first > FLOAT_MOST && !matches!(weights, FloatGroup::Floats(Float::F32, _));
-                    let (mut at, mut products) = (first, [0.0; FLOAT_MOST * ROWS]);
+                    let (mut several, n) = ([weights; FLOAT_GROUPS], most.min(groups.end - group));
+                    for (place, group) in several.iter_mut().zip(group..group + n) {
+                        *place = self.matrix.float_group(group).unwrap_or(weights);
+                    }
+                    let (mut at, mut products): (_, Products) = (first, [0.0; _]);
                     let multiply = |nth: usize, at: usize, out: &mut Products| match many {
-                        // SAFETY: floats are packed only where there are kernels; the panel has room for a group.
-                        true => unsafe { weights.multiply_again(nth, decoded, isa, columns, &x[at * columns..], out) },
+                        // SAFETY: floats are packed only where there are kernels; the panel has room for the groups.
+                        true => unsafe {
+                            multiply_again(&several[..n], (nth, runs), decoded, isa, columns, &x[at * columns..], out)
+                        },
                         false => weights.multiply(isa, columns, &x[at * columns..], out),
                     };
                     let mut nth = 0;
                     while let Some(width) = multiply(nth, at, &mut products) {
-                        for (t, products) in products.chunks_exact(ROWS).take(width).enumerate() {
-                            self.store(at + t, group * ROWS, products);
+                        for (i, products) in products.chunks_exact(ROWS).take(n * width).enumerate() {
+                            self.store(at + i % width, (group + i / width) * ROWS, products);
                         }
                         at += width;
                         nth += 1;

@@ -120,16 +120,16 @@ impl Scratch {
     }
 }
 
-/// Whether `isa` attends in bf16.
+/// Whether it is best to attend in bf16.
 pub(in super::super) fn serves(isa: Isa) -> bool {
-    isa == Isa::Amx || isa == Isa::Avx512Vnni && Isa::has_bf16()
+    isa == Isa::Amx || isa == Isa::Avx512Vnni && Isa::prefers_bf16()
 }
 
 /// As [`attention::attend`](super::super::attention::attend), for keys and values in half precision.
 ///
 /// # Panics
-/// If a query, a result or a page does not have the head size of `scratch`, pages are float32, or `isa` does not
-/// [serve](serves).
+/// If a query, a result or a page does not have the head size of `scratch`, pages are float32, or the processor has no products of
+/// bf16.
 pub(in super::super) fn attend(
     isa: Isa,
     queries: &mut [Query<'_>],
@@ -137,7 +137,7 @@ pub(in super::super) fn attend(
     scores: Scores,
     scratch: &mut Scratch,
 ) {
-    assert!(serves(isa), "{} does not attend in bf16", isa.name());
+    assert!(isa == Isa::Amx || Isa::has_bf16(), "{} does not attend in bf16", isa.name());
     // SAFETY: the instruction sets were detected.
     unsafe {
         if isa == Isa::Amx {

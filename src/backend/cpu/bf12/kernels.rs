@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::super::features::Isa;
-use super::super::floats::FLOAT_MOST;
+use super::super::float_groups::Products;
 use super::super::pack::ROWS;
 use super::super::simd::{Avx2, Avx512Vnni, Fetch, Simd};
 use super::{Group, HIGH, HIGHS, MAGNITUDE, PAIR, PAIRS, TILE, TILE_COLUMNS, group_bytes};
@@ -259,7 +259,7 @@ impl Group<'_> {
     /// Multiplies by as many rows of activations as there is a kernel for, and says how many that were: `x` is
     /// `[rows][columns]`, the products `[rows][16]`. None if there are no rows, or no kernels on `isa`.
     #[inline]
-    pub fn multiply(&self, isa: Isa, x: &[f32], out: &mut [f32; FLOAT_MOST * ROWS]) -> Option<usize> {
+    pub fn multiply(&self, isa: Isa, x: &[f32], out: &mut Products) -> Option<usize> {
         let (width, run) = kernel(isa, x.len().checked_div(self.columns)?)?;
         assert!(self.tiles.len() >= group_bytes(self.columns));
         // SAFETY: the kernel is one that this processor runs; the group has tiles of all columns, and there are as many rows

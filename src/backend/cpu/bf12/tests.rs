@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::super::features::Isa;
+use super::super::float_groups::Products;
 use super::super::floats::{FLOAT_MOST, Float};
 use super::super::matmul::noise::Noise;
 use super::super::memory::AlignedBuf;
@@ -144,7 +145,7 @@ fn products_are_those_of_the_numbers_with_exceptions_last() {
             rows.chunks_exact_mut(columns).enumerate().for_each(|(r, row)| group.row(r, row));
             for n in 1..=FLOAT_MOST {
                 let x: Vec<f32> = (0..n * columns).map(|_| noise.float()).collect();
-                let mut out = [f32::NAN; FLOAT_MOST * ROWS];
+                let mut out: Products = [f32::NAN; _];
                 let width = group.multiply(isa, &x, &mut out).expect("a kernel");
                 assert!((1..=n).contains(&width));
                 for (t, x) in x.chunks_exact(columns).take(width).enumerate() {
