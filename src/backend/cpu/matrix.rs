@@ -1,5 +1,7 @@
 //! A weight matrix on the CPU: packed for the integer kernels, or as the file has it.
 
+#![allow(clippy::needless_range_loop)] // the index is that of a row or a pair, in registers
+
 use std::arch::x86_64::*;
 
 use parking_lot::Mutex;
@@ -67,7 +69,7 @@ impl Matrix {
         let float = Float::of(tensor_type).filter(|_| pack_for.is_some_and(has_float_kernels));
         let source = Source { tensor_type, rows, columns, data, pool, store };
         let storage = match (layout, float, pack_for) {
-            (Some(layout), ..) => Storage::Packed(pack(layout, &source)?),
+            (Some(layout), _, Some(isa)) => Storage::Packed(pack(layout, isa, &source)?),
             (None, Some(float), Some(isa)) => match pack_bf12(float, isa, &source)? {
                 Some(packed) => Storage::Bf12(packed),
                 None => Storage::Floats(float, pack_floats(float, isa, &source)?),
@@ -170,7 +172,7 @@ impl Matrix {
             Storage::Plain(bytes) => {
                 scratch.resize(n * size, 0);
                 for (i, out) in scratch.chunks_exact_mut(size.max(1)).enumerate() {
-                    pack_group(layout, self.rows, self.row_bytes(), group + i, bytes.as_slice(), out);
+                    pack_group(layout, Isa::Scalar, self.rows, self.row_bytes(), group + i, bytes.as_slice(), out);
                 }
                 scratch
             }
@@ -243,12 +245,12 @@ const BLOCKS: u64 = 1;
 const FLOATS: u64 = 2;
 const BF12: u64 = 3;
 
-fn pack(layout: &Layout, source: &Source) -> Result<SharedBytes> {
+fn pack(layout: &Layout, isa: Isa, source: &Source) -> Result<SharedBytes> {
     let format = layout.tensor_type.format();
     let blocks = source.columns / format.block_elements;
     let (size, row_bytes) = (blocks * layout.block(), blocks * format.block_bytes);
     let pack = |_: usize, rows: &[u8], out: &mut [u8]| {
-        pack_group(layout, rows.len() / row_bytes, row_bytes, 0, rows, out);
+        pack_group(layout, isa, rows.len() / row_bytes, row_bytes, 0, rows, out);
         Ok(())
     };
     Packing { layout: BLOCKS, row_bytes, size, pack: &pack, tail: 0, finish: &|_| {} }.place(source)
@@ -313,17 +315,22 @@ fn interleave<const PAIR: usize>(rows: &[u8], row_bytes: usize, out: &mut [u8]) 
 #[target_feature(enable = "avx512f,avx512bw")]
 fn interleave_512(rows: &[u8], row_bytes: usize, out: &mut [u8]) {
     const WIDTH: usize = size_of::<__m512i>();
-    for (from, out) in (0..row_bytes).step_by(WIDTH).zip(out.chunks_mut(WIDTH * ROWS)) {
+    assert!(rows.len() == ROWS * row_bytes && out.len() >= row_bytes.next_multiple_of(4) * ROWS);
+    for from in (0..row_bytes).step_by(WIDTH) {
         let len = WIDTH.min(row_bytes - from);
+        // Each a loop of its own: with a number of pairs that is not known before, they would go by way of memory.
+        let (rows, out) = (&rows[from..], &mut out[from * ROWS..]);
         let mut pairs = [_mm512_setzero_si512(); ROWS];
-        for (pairs, row) in pairs.iter_mut().zip(rows.chunks_exact(row_bytes)) {
-            let row = &row[from..from + len];
+        for r in 0..ROWS {
             // SAFETY: a load of the row's bytes.
-            *pairs = unsafe { _mm512_maskz_loadu_epi8(u64::MAX >> (WIDTH - len), row.as_ptr().cast()) };
+            pairs[r] =
+                unsafe { _mm512_maskz_loadu_epi8(u64::MAX >> (WIDTH - len), rows.as_ptr().add(r * row_bytes).cast()) };
         }
-        for (pair, out) in transpose(pairs).iter().zip(out.as_chunks_mut::<WIDTH>().0) {
-            // SAFETY: as many bytes as the vector has.
-            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), *pair) };
+        let pairs = transpose(pairs);
+        for p in 0..ROWS {
+            let mask = if 4 * p < len { u16::MAX } else { 0 };
+            // SAFETY: where the mask admits it there is room for the pair of all rows.
+            unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().wrapping_add(p * WIDTH).cast(), mask, pairs[p]) };
         }
     }
 }
@@ -453,14 +460,12 @@ impl Packing<'_> {
     }
 }
 
-fn pack_group(layout: &Layout, rows: usize, row_bytes: usize, group: usize, bytes: &[u8], out: &mut [u8]) {
-    let block_bytes = layout.tensor_type.format().block_bytes;
+/// Packs group `group` of `rows` rows.
+fn pack_group(layout: &Layout, isa: Isa, rows: usize, row_bytes: usize, group: usize, bytes: &[u8], out: &mut [u8]) {
     let first = group * ROWS;
     let n = ROWS.min(rows - first);
-    for (i, packed) in out.chunks_exact_mut(layout.block()).enumerate() {
-        let blocks = (first..first + n).map(|row| &bytes[row * row_bytes + i * block_bytes..][..block_bytes]);
-        layout.pack(blocks, packed);
-    }
+    let group = std::array::from_fn::<_, ROWS, _>(|i| &bytes[(first + i.min(n - 1)) * row_bytes..][..row_bytes]);
+    layout.pack(isa, &group[..n], out);
 }
 
 #[cfg(test)]

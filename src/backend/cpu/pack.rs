@@ -12,6 +12,7 @@
 //! Before the planes stand the tile's scales, 16 of each kind; before the tiles of a super-block its own. Packing is
 //! lossless: [`unpack`] gives back the blocks of the file.
 
+use super::features::Isa;
 use crate::quant::TensorType;
 use crate::quant::blocks::{BlockIq4Xs, BlockQ3K, group_scales_mins};
 
@@ -32,12 +33,12 @@ pub(super) struct Layout {
     pub head: usize,
     /// Bytes of a tile's scales.
     scales: usize,
-    /// Puts a row's numbers into the planes of all tiles of its block.
-    read: fn(block: &[u8], row: usize, packed: &mut Super),
+    /// Makes the words of a row in the planes of all tiles of some blocks.
+    read: fn(blocks: &[u8], words: &mut [u32]),
     /// Writes four numbers, a byte each, as word `i` of a block.
     write: fn(block: &mut [u8], i: usize, numbers: u32),
-    /// Copies a row's scales from its block.
-    read_scales: fn(block: &[u8], row: usize, packed: &mut Super),
+    /// Copies a row's scales from some blocks.
+    read_scales: fn(layout: &Layout, blocks: &[u8], row: usize, packed: &mut [u8]),
     /// The inverse.
     write_scales: fn(block: &mut [u8], row: usize, packed: &View),
 }
@@ -54,12 +55,22 @@ const fn planes_bytes(bits: u32) -> usize {
     }
 }
 
+/// Bytes of a plane's word in all rows: a cache line.
+const PLANE: usize = 4 * ROWS;
+/// Tiles that are packed together, so that a row has vectors of words; blocks have as many, or one.
+const TOGETHER: usize = 8;
+/// Most words of a row in the planes of a tile.
+const MOST_WORDS: usize = 8;
+
+/// The words of some tiles' planes, row by row.
+#[repr(align(64))]
+struct RowWords([[u32; TOGETHER * MOST_WORDS]; ROWS]);
+
 /// The packed form of a block in 16 rows.
 pub(super) struct Super<'a> {
     bytes: &'a mut [u8],
     head: usize,
     tile: usize,
-    scales: usize,
 }
 
 /// The same, to read.
@@ -105,15 +116,66 @@ impl Layout {
         LAYOUTS.iter().find(|layout| layout.tensor_type == tensor_type)
     }
 
-    /// Packs one block of each of up to 16 rows; the rest of the rows is zero.
-    pub fn pack<'a>(&self, blocks: impl ExactSizeIterator<Item = &'a [u8]>, packed: &mut [u8]) {
-        if blocks.len() < ROWS {
-            packed.fill(0);
+    /// Packs up to 16 rows, each as many blocks as there is room for; the rest of the rows is zero. Exchanging rows for words takes a
+    /// few instructions for a vector of words, where `isa` has vectors for that, and as many for a word where not.
+    pub fn pack(&self, isa: Isa, rows: &[&[u8]], packed: &mut [u8]) {
+        let together = TOGETHER / self.tiles;
+        let mut words = RowWords([[0; _]; ROWS]);
+        for (i, packed) in packed.chunks_mut(together * self.block()).enumerate() {
+            if rows.len() < ROWS {
+                packed.fill(0);
+            }
+            let blocks = packed.len() / self.block();
+            let block_bytes = self.tensor_type.format().block_bytes;
+            for (r, (row, words)) in rows.iter().zip(&mut words.0).enumerate() {
+                let blocks = &row[i * together * block_bytes..][..blocks * block_bytes];
+                (self.read_scales)(self, blocks, r, packed);
+                (self.read)(blocks, words);
+            }
+            match isa.vectors() {
+                // SAFETY: the instruction set was detected.
+                Isa::Avx512Vnni => unsafe { self.put_512(&words, blocks * self.tiles, packed) },
+                _ => self.put(&words, blocks * self.tiles, packed),
+            }
         }
-        let mut packed = Super { bytes: packed, head: self.head, tile: self.tile(), scales: self.scales };
-        for (row, block) in blocks.take(ROWS).enumerate() {
-            (self.read_scales)(block, row, &mut packed);
-            (self.read)(block, row, &mut packed);
+    }
+
+    /// Where word `i` of the rows belongs, in packed blocks.
+    #[inline(always)]
+    fn place(&self, i: usize) -> usize {
+        let words = self.planes() / PLANE;
+        let (tile, word) = (i / words, i % words);
+        tile / self.tiles * self.block() + self.head + tile % self.tiles * self.tile() + self.scales + word * PLANE
+    }
+
+    /// Puts all rows' words into the planes of so many tiles.
+    fn put(&self, words: &RowWords, tiles: usize, packed: &mut [u8]) {
+        for i in 0..tiles * self.planes() / PLANE {
+            let plane = packed[self.place(i)..][..PLANE].as_chunks_mut::<4>().0;
+            plane.iter_mut().zip(&words.0).for_each(|(out, row)| *out = row[i].to_le_bytes());
+        }
+    }
+
+    /// The same, by vectors.
+    #[target_feature(enable = "avx512f")]
+    #[allow(clippy::needless_range_loop)] // the index is that of a row or a word, in registers
+    fn put_512(&self, words: &RowWords, tiles: usize, packed: &mut [u8]) {
+        use std::arch::x86_64::*;
+        let all = tiles * self.planes() / PLANE;
+        for from in (0..all).step_by(ROWS) {
+            let mut rows = [_mm512_setzero_si512(); ROWS];
+            for r in 0..ROWS {
+                // SAFETY: rows have whole vectors of words.
+                rows[r] = unsafe { _mm512_load_si512(words.0[r][from..from + ROWS].as_ptr().cast()) };
+            }
+            let columns = super::simd::transpose(rows);
+            for i in 0..ROWS {
+                if from + i < all {
+                    let plane = &mut packed[self.place(from + i)..][..PLANE];
+                    // SAFETY: a plane has as many bytes as a vector.
+                    unsafe { _mm512_storeu_si512(plane.as_mut_ptr().cast(), columns[i]) };
+                }
+            }
         }
     }
 
@@ -144,35 +206,46 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 /// The numbers of a row in a tile, a byte each, in words of four.
 type Words = [u32; 8];
 
-/// Writes the numbers of a row, `BITS` wide, into the planes of `TILES` tiles. Compiled for each format, so that the words
-/// of a tile are the elements of a vector: loading a model is as quick as this is.
+/// Makes a row's words in the planes of all tiles of some blocks of `BYTES` bytes and `TILES` tiles, whose numbers are `BITS` wide. Compiled for each
+/// format, so that the words of a tile are the elements of a vector: loading a model is as quick as this is.
 #[inline(always)]
-fn put<const BITS: u32, const TILES: usize>(row: usize, packed: &mut Super, numbers: impl Fn(usize) -> Words) {
-    for tile in 0..TILES {
-        let planes = &mut packed.bytes[packed.head + tile * packed.tile + packed.scales..];
-        let planes = &mut planes[..planes_bytes(BITS)];
-        let mut set =
-            |plane: usize, word: u32| planes[64 * plane + 4 * row..][..4].copy_from_slice(&word.to_le_bytes());
-        let n = numbers(tile);
-        // Two bits each of four words.
-        let pairs = |n: &[u32], from: u32| (0..4).fold(0, |word, i| word | (n[i] >> from & 0x0303_0303) << (2 * i));
-        // A bit each of eight words.
-        let bits = |from: u32| (0..8).fold(0, |word, i| word | (n[i] >> from & 0x0101_0101) << i);
-        match BITS {
-            2 | 3 => (0..2).for_each(|half| set(half, pairs(&n[4 * half..], 0))),
-            4..=6 => (0..4).for_each(|i| set(i, n[i] & 0x0f0f_0f0f | (n[i + 4] & 0x0f0f_0f0f) << 4)),
-            _ => (0..8).for_each(|i| set(i, n[i])),
-        }
-        match BITS {
-            3 => set(2, bits(2)),
-            5 => set(4, bits(4)),
-            6 => (0..2).for_each(|half| set(4 + half, pairs(&n[4 * half..], 4))),
-            _ => {}
+fn planes<const BITS: u32, const BYTES: usize, const TILES: usize>(
+    blocks: &[u8],
+    words: &mut [u32],
+    numbers: impl Fn(&[u8; BYTES], usize) -> Words,
+) {
+    let mut tiles = words.chunks_exact_mut(planes_bytes(BITS) / PLANE);
+    for block in blocks.as_chunks::<BYTES>().0 {
+        for (tile, words) in tiles.by_ref().take(TILES).enumerate() {
+            let n = numbers(block, tile);
+            // Two bits each of four words.
+            let pairs = |n: &[u32], from: u32| (0..4).fold(0, |word, i| word | (n[i] >> from & 0x0303_0303) << (2 * i));
+            // A bit each of eight words.
+            let bits = |from: u32| (0..8).fold(0, |word, i| word | (n[i] >> from & 0x0101_0101) << i);
+            match BITS {
+                2 | 3 => (0..2).for_each(|half| words[half] = pairs(&n[4 * half..], 0)),
+                4..=6 => (0..4).for_each(|i| words[i] = n[i] & 0x0f0f_0f0f | (n[i + 4] & 0x0f0f_0f0f) << 4),
+                _ => words.copy_from_slice(&n),
+            }
+            match BITS {
+                3 => words[2] = bits(2),
+                5 => words[4] = bits(4),
+                6 => (0..2).for_each(|half| words[4 + half] = pairs(&n[4 * half..], 4)),
+                _ => {}
+            }
         }
     }
 }
 
-/// The inverse of [`put`].
+/// Calls `one` with each block and where it is packed.
+#[inline(always)]
+fn each<const BYTES: usize>(layout: &Layout, blocks: &[u8], packed: &mut [u8], one: impl Fn(&[u8; BYTES], &mut Super)) {
+    for (block, bytes) in blocks.as_chunks::<BYTES>().0.iter().zip(packed.chunks_exact_mut(layout.block())) {
+        one(block, &mut Super { bytes, head: layout.head, tile: layout.tile() });
+    }
+}
+
+/// The numbers of word `word` of a row, from a tile's planes.
 fn get(bits: u32, planes: &[u8], row: usize, word: usize) -> u32 {
     let place = 4 * row;
     match bits {
@@ -365,43 +438,47 @@ fn write_iq4_xs(block: &mut [u8], row: usize, packed: &View) {
 
 /// A format with one tile to the block and its scales first: they are the tile's.
 macro_rules! simple {
-    ($type:ident, $bits:literal, $halfs:literal, $read:expr, $write:expr) => {
+    ($type:ident, $bytes:literal, $bits:literal, $halfs:literal, $read:expr, $write:expr) => {
         Layout {
             tensor_type: TensorType::$type,
             tiles: 1,
             bits: $bits,
             head: 0,
             scales: 32 * $halfs,
-            read: |block, row, packed| put::<$bits, 1>(row, packed, |_| $read(block)),
+            read: |blocks, words| planes::<$bits, $bytes, 1>(blocks, words, |block, _| $read(block)),
             write: $write,
-            read_scales: read_halfs::<$halfs>,
+            read_scales: |layout, blocks, row, packed| {
+                each::<$bytes>(layout, blocks, packed, |block, packed| read_halfs::<$halfs>(block, row, packed));
+            },
             write_scales: write_halfs::<$halfs>,
         }
     };
 }
 
 static LAYOUTS: &[Layout] = &[
-    simple!(Q4_0, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
-    simple!(Q4_1, 4, 2, |b| halves(b, 4), |b, i, n| set_halves(b, 4, i, n)),
-    simple!(Q5_0, 5, 1, |b| join(halves(b, 6), fifth_bits(b, 2)), |b, i, n| {
+    simple!(Q4_0, 18, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
+    simple!(Q4_1, 20, 4, 2, |b| halves(b, 4), |b, i, n| set_halves(b, 4, i, n)),
+    simple!(Q5_0, 22, 5, 1, |b| join(halves(b, 6), fifth_bits(b, 2)), |b, i, n| {
         set_halves(b, 6, i, n);
         set_fifth_bits(b, 2, i, n);
     }),
-    simple!(Q5_1, 5, 2, |b| join(halves(b, 8), fifth_bits(b, 4)), |b, i, n| {
+    simple!(Q5_1, 24, 5, 2, |b| join(halves(b, 8), fifth_bits(b, 4)), |b, i, n| {
         set_halves(b, 8, i, n);
         set_fifth_bits(b, 4, i, n);
     }),
-    simple!(Q8_0, 8, 1, |b| words(b, 2), |b, i, n| or_word(b, 2 + 4 * i, n)),
-    simple!(IQ4_NL, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
+    simple!(Q8_0, 34, 8, 1, |b| words(b, 2), |b, i, n| or_word(b, 2 + 4 * i, n)),
+    simple!(IQ4_NL, 18, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
     Layout {
         tensor_type: TensorType::MXFP4,
         tiles: 1,
         bits: 4,
         head: 0,
         scales: 16,
-        read: |b, row, packed| put::<4, 1>(row, packed, |_| halves(b, 1)),
+        read: |blocks, words| planes::<4, 17, 1>(blocks, words, |b, _| halves(b, 1)),
         write: |b, i, n| set_halves(b, 1, i, n),
-        read_scales: |b, row, packed| packed.tiles(row, [[b[0]]]),
+        read_scales: |layout, blocks, row, packed| {
+            each::<17>(layout, blocks, packed, |b, packed| packed.tiles(row, [[b[0]]]));
+        },
         write_scales: |b, row, packed| b[0] = packed.bytes[row],
     },
     Layout {
@@ -410,9 +487,11 @@ static LAYOUTS: &[Layout] = &[
         bits: 2,
         head: 64,
         scales: 32,
-        read: |b, row, packed| put::<2, 8>(row, packed, |t| k_pairs(b, 16, t, 0)),
+        read: |blocks, words| planes::<2, 84, 8>(blocks, words, |b, t| k_pairs(b, 16, t, 0)),
         write: |b, i, n| set_k_pairs(b, 16, i, n),
-        read_scales: |b, row, packed| read_16::<2>(b, row, packed, 0, 80),
+        read_scales: |layout, blocks, row, packed| {
+            each::<84>(layout, blocks, packed, |b, packed| read_16::<2>(b, row, packed, 0, 80));
+        },
         write_scales: |b, row, packed| write_16::<2>(b, row, packed, 0, 80),
     },
     Layout {
@@ -421,12 +500,14 @@ static LAYOUTS: &[Layout] = &[
         bits: 3,
         head: 32,
         scales: 32,
-        read: |b, row, packed| put::<3, 8>(row, packed, |t| join(k_pairs(b, 32, t, 0), k_bit(b, 0, t, 2))),
+        read: |blocks, words| planes::<3, 110, 8>(blocks, words, |b, t| join(k_pairs(b, 32, t, 0), k_bit(b, 0, t, 2))),
         write: |b, i, n| {
             set_k_pairs(b, 32, i, n);
             set_k_bit(b, 0, i, n >> 2);
         },
-        read_scales: read_q3_k,
+        read_scales: |layout, blocks, row, packed| {
+            each::<110>(layout, blocks, packed, |b, packed| read_q3_k(b, row, packed));
+        },
         write_scales: write_q3_k,
     },
     Layout {
@@ -435,9 +516,11 @@ static LAYOUTS: &[Layout] = &[
         bits: 4,
         head: 64,
         scales: 32,
-        read: |b, row, packed| put::<4, 8>(row, packed, |t| k_halves(b, 16, t)),
+        read: |blocks, words| planes::<4, 144, 8>(blocks, words, |b, t| k_halves(b, 16, t)),
         write: |b, i, n| set_k_halves(b, 16, i, n),
-        read_scales: read_k4,
+        read_scales: |layout, blocks, row, packed| {
+            each::<144>(layout, blocks, packed, |b, packed| read_k4(b, row, packed));
+        },
         write_scales: write_k4,
     },
     Layout {
@@ -446,12 +529,14 @@ static LAYOUTS: &[Layout] = &[
         bits: 5,
         head: 64,
         scales: 32,
-        read: |b, row, packed| put::<5, 8>(row, packed, |t| join(k_halves(b, 48, t), k_bit(b, 16, t, 4))),
+        read: |blocks, words| planes::<5, 176, 8>(blocks, words, |b, t| join(k_halves(b, 48, t), k_bit(b, 16, t, 4))),
         write: |b, i, n| {
             set_k_halves(b, 48, i, n);
             set_k_bit(b, 16, i, n >> 4);
         },
-        read_scales: read_k4,
+        read_scales: |layout, blocks, row, packed| {
+            each::<176>(layout, blocks, packed, |b, packed| read_k4(b, row, packed));
+        },
         write_scales: write_k4,
     },
     Layout {
@@ -460,13 +545,15 @@ static LAYOUTS: &[Layout] = &[
         bits: 6,
         head: 32,
         scales: 32,
-        read: |b, row, packed| put::<6, 8>(row, packed, |t| join(q6_k_halves(b, t), k_pairs(b, 128, t, 4))),
+        read: |blocks, words| planes::<6, 210, 8>(blocks, words, |b, t| join(q6_k_halves(b, t), k_pairs(b, 128, t, 4))),
         write: |b, i, n| {
             let (at, shift) = q6_k_low(i);
             or_word(b, at, (n & 0x0f0f_0f0f) << shift);
             set_k_pairs(b, 128, i, n >> 4);
         },
-        read_scales: |b, row, packed| read_16::<1>(b, row, packed, 192, 208),
+        read_scales: |layout, blocks, row, packed| {
+            each::<210>(layout, blocks, packed, |b, packed| read_16::<1>(b, row, packed, 192, 208));
+        },
         write_scales: |b, row, packed| write_16::<1>(b, row, packed, 192, 208),
     },
     Layout {
@@ -475,9 +562,11 @@ static LAYOUTS: &[Layout] = &[
         bits: 4,
         head: 32,
         scales: 16,
-        read: |b, row, packed| put::<4, 8>(row, packed, |t| halves(b, 8 + 16 * t)),
+        read: |blocks, words| planes::<4, 136, 8>(blocks, words, |b, t| halves(b, 8 + 16 * t)),
         write: |b, i, n| set_halves(b, 8 + 16 * (i / 8), i % 8, n),
-        read_scales: read_iq4_xs,
+        read_scales: |layout, blocks, row, packed| {
+            each::<136>(layout, blocks, packed, |b, packed| read_iq4_xs(b, row, packed));
+        },
         write_scales: write_iq4_xs,
     },
 ];
@@ -498,33 +587,41 @@ mod tests {
                 .collect();
             let from = all.len();
             all.resize(from + layout.block(), 0);
-            layout.pack(rows.iter().map(Vec::as_slice), &mut all[from..]);
+            let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+            layout.pack(Isa::Scalar, &rows, &mut all[from..]);
         }
         assert_eq!(crate::xxh64::xxh64(&all, 0), 0xb7c9_2f77_dcb9_9748);
     }
 
     #[test]
-    fn packing_is_lossless() {
+    fn packing_is_lossless_and_the_same_by_vectors() {
         let mut state = 7u32;
         for layout in LAYOUTS {
             let block_bytes = layout.tensor_type.format().block_bytes;
             assert_eq!(layout.tiles * COLUMNS, layout.tensor_type.format().block_elements);
-            let rows: Vec<Vec<u8>> = (0..ROWS)
-                .map(|_| {
-                    let mut byte = || {
-                        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                        (state >> 24) as u8
-                    };
-                    (0..block_bytes).map(|_| byte()).collect()
-                })
-                .collect();
-            for n in [1, 5, 16] {
-                let mut packed = vec![0xaa; layout.block()];
-                layout.pack(rows[..n].iter().map(Vec::as_slice), &mut packed);
-                for (i, row) in rows[..n].iter().enumerate() {
-                    let mut block = vec![0x55; block_bytes];
-                    layout.unpack(&packed, i, &mut block);
-                    assert!(block == *row, "{} row {i}", layout.tensor_type.name());
+            let mut byte = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            // Fewer blocks than are packed together, as many, and some more.
+            for (n, blocks) in [(1, 1), (5, 3), (16, 8), (15, 8), (16, 11)] {
+                let rows: Vec<Vec<u8>> = (0..n).map(|_| (0..blocks * block_bytes).map(|_| byte()).collect()).collect();
+                let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+                let mut first = None;
+                for isa in Isa::available() {
+                    let mut packed = vec![0xaa; blocks * layout.block()];
+                    layout.pack(isa, &rows, &mut packed);
+                    let first = first.get_or_insert_with(|| packed.clone());
+                    assert!(*first == packed, "{}: {isa:?} packs otherwise", layout.tensor_type.name());
+                }
+                for (i, row) in rows.iter().enumerate() {
+                    for (row, packed) in
+                        row.chunks(block_bytes).zip(first.iter().flat_map(|p| p.chunks(layout.block())))
+                    {
+                        let mut block = vec![0x55; block_bytes];
+                        layout.unpack(packed, i, &mut block);
+                        assert!(block == *row, "{} row {i}", layout.tensor_type.name());
+                    }
                 }
             }
         }
