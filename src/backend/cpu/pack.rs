@@ -237,6 +237,15 @@ fn planes<const BITS: u32, const BYTES: usize, const TILES: usize>(
     }
 }
 
+/// [`planes`] of blocks of 32 numbers of five bits: at `at` the fifth ones in order, then the others as the planes have them.
+#[inline(always)]
+fn planes_of_five<const BYTES: usize>(blocks: &[u8], out: &mut [u32], at: usize) {
+    for (block, out) in blocks.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<5>().0) {
+        let [a, b, c, d] = words(block, at + 4);
+        *out = [a, b, c, d, fifth_bits(u32_at(block, at))];
+    }
+}
+
 /// Calls `one` with each block and where it is packed.
 #[inline(always)]
 fn each<const BYTES: usize>(layout: &Layout, blocks: &[u8], packed: &mut [u8], one: impl Fn(&[u8; BYTES], &mut Super)) {
@@ -289,11 +298,14 @@ fn set_halves(block: &mut [u8], at: usize, i: usize, numbers: u32) {
     or_word(block, at + 4 * (i % 4), (numbers & 0x0f0f_0f0f) << (4 * (i / 4)));
 }
 
-/// The fifth bits of numbers: the 32 bits at `at`, in order.
+/// The plane's word of a row's fifth bits, which are `bits` in the order of the columns: every fourth bit of them is a byte.
 #[inline(always)]
-fn fifth_bits(block: &[u8], at: usize) -> Words {
-    let bits = u32_at(block, at);
-    std::array::from_fn(|i| ((bits >> (4 * i) & 15).wrapping_mul(0x0020_4081) & 0x0101_0101) << 4)
+fn fifth_bits(bits: u32) -> u32 {
+    // (Of four words at once, which are a vector.)
+    let mut bytes: [u32; 4] = std::array::from_fn(|column| bits >> column & 0x1111_1111);
+    bytes = bytes.map(|bits| (bits | bits >> 3) & 0x0303_0303);
+    bytes = bytes.map(|bits| (bits | bits >> 6) & 0x000f_000f);
+    u32::from_le_bytes(bytes.map(|bits| (bits | bits >> 12) as u8))
 }
 
 /// Numbers from their low bits and their high ones.
@@ -445,7 +457,7 @@ macro_rules! simple {
             bits: $bits,
             head: 0,
             scales: 32 * $halfs,
-            read: |blocks, words| planes::<$bits, $bytes, 1>(blocks, words, |block, _| $read(block)),
+            read: $read,
             write: $write,
             read_scales: |layout, blocks, row, packed| {
                 each::<$bytes>(layout, blocks, packed, |block, packed| read_halfs::<$halfs>(block, row, packed));
@@ -456,25 +468,35 @@ macro_rules! simple {
 }
 
 static LAYOUTS: &[Layout] = &[
-    simple!(Q4_0, 18, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
-    simple!(Q4_1, 20, 4, 2, |b| halves(b, 4), |b, i, n| set_halves(b, 4, i, n)),
-    simple!(Q5_0, 22, 5, 1, |b| join(halves(b, 6), fifth_bits(b, 2)), |b, i, n| {
+    simple!(Q4_0, 18, 4, 1, |blocks, out| planes::<4, 18, 1>(blocks, out, |b, _| halves(b, 2)), |b, i, n| {
+        set_halves(b, 2, i, n)
+    }),
+    simple!(Q4_1, 20, 4, 2, |blocks, out| planes::<4, 20, 1>(blocks, out, |b, _| halves(b, 4)), |b, i, n| {
+        set_halves(b, 4, i, n)
+    }),
+    simple!(Q5_0, 22, 5, 1, |blocks, out| planes_of_five::<22>(blocks, out, 2), |b, i, n| {
         set_halves(b, 6, i, n);
         set_fifth_bits(b, 2, i, n);
     }),
-    simple!(Q5_1, 24, 5, 2, |b| join(halves(b, 8), fifth_bits(b, 4)), |b, i, n| {
+    simple!(Q5_1, 24, 5, 2, |blocks, out| planes_of_five::<24>(blocks, out, 4), |b, i, n| {
         set_halves(b, 8, i, n);
         set_fifth_bits(b, 4, i, n);
     }),
-    simple!(Q8_0, 34, 8, 1, |b| words(b, 2), |b, i, n| or_word(b, 2 + 4 * i, n)),
-    simple!(IQ4_NL, 18, 4, 1, |b| halves(b, 2), |b, i, n| set_halves(b, 2, i, n)),
+    simple!(Q8_0, 34, 8, 1, |blocks, out| planes::<8, 34, 1>(blocks, out, |b, _| words(b, 2)), |b, i, n| or_word(
+        b,
+        2 + 4 * i,
+        n
+    )),
+    simple!(IQ4_NL, 18, 4, 1, |blocks, out| planes::<4, 18, 1>(blocks, out, |b, _| halves(b, 2)), |b, i, n| {
+        set_halves(b, 2, i, n)
+    }),
     Layout {
         tensor_type: TensorType::MXFP4,
         tiles: 1,
         bits: 4,
         head: 0,
         scales: 16,
-        read: |blocks, words| planes::<4, 17, 1>(blocks, words, |b, _| halves(b, 1)),
+        read: |blocks, out| planes::<4, 17, 1>(blocks, out, |b, _| halves(b, 1)),
         write: |b, i, n| set_halves(b, 1, i, n),
         read_scales: |layout, blocks, row, packed| {
             each::<17>(layout, blocks, packed, |b, packed| packed.tiles(row, [[b[0]]]));
@@ -487,7 +509,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 2,
         head: 64,
         scales: 32,
-        read: |blocks, words| planes::<2, 84, 8>(blocks, words, |b, t| k_pairs(b, 16, t, 0)),
+        read: |blocks, out| planes::<2, 84, 8>(blocks, out, |b, t| k_pairs(b, 16, t, 0)),
         write: |b, i, n| set_k_pairs(b, 16, i, n),
         read_scales: |layout, blocks, row, packed| {
             each::<84>(layout, blocks, packed, |b, packed| read_16::<2>(b, row, packed, 0, 80));
@@ -500,7 +522,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 3,
         head: 32,
         scales: 32,
-        read: |blocks, words| planes::<3, 110, 8>(blocks, words, |b, t| join(k_pairs(b, 32, t, 0), k_bit(b, 0, t, 2))),
+        read: |blocks, out| planes::<3, 110, 8>(blocks, out, |b, t| join(k_pairs(b, 32, t, 0), k_bit(b, 0, t, 2))),
         write: |b, i, n| {
             set_k_pairs(b, 32, i, n);
             set_k_bit(b, 0, i, n >> 2);
@@ -516,7 +538,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 4,
         head: 64,
         scales: 32,
-        read: |blocks, words| planes::<4, 144, 8>(blocks, words, |b, t| k_halves(b, 16, t)),
+        read: |blocks, out| planes::<4, 144, 8>(blocks, out, |b, t| k_halves(b, 16, t)),
         write: |b, i, n| set_k_halves(b, 16, i, n),
         read_scales: |layout, blocks, row, packed| {
             each::<144>(layout, blocks, packed, |b, packed| read_k4(b, row, packed));
@@ -529,7 +551,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 5,
         head: 64,
         scales: 32,
-        read: |blocks, words| planes::<5, 176, 8>(blocks, words, |b, t| join(k_halves(b, 48, t), k_bit(b, 16, t, 4))),
+        read: |blocks, out| planes::<5, 176, 8>(blocks, out, |b, t| join(k_halves(b, 48, t), k_bit(b, 16, t, 4))),
         write: |b, i, n| {
             set_k_halves(b, 48, i, n);
             set_k_bit(b, 16, i, n >> 4);
@@ -545,7 +567,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 6,
         head: 32,
         scales: 32,
-        read: |blocks, words| planes::<6, 210, 8>(blocks, words, |b, t| join(q6_k_halves(b, t), k_pairs(b, 128, t, 4))),
+        read: |blocks, out| planes::<6, 210, 8>(blocks, out, |b, t| join(q6_k_halves(b, t), k_pairs(b, 128, t, 4))),
         write: |b, i, n| {
             let (at, shift) = q6_k_low(i);
             or_word(b, at, (n & 0x0f0f_0f0f) << shift);
@@ -562,7 +584,7 @@ static LAYOUTS: &[Layout] = &[
         bits: 4,
         head: 32,
         scales: 16,
-        read: |blocks, words| planes::<4, 136, 8>(blocks, words, |b, t| halves(b, 8 + 16 * t)),
+        read: |blocks, out| planes::<4, 136, 8>(blocks, out, |b, t| halves(b, 8 + 16 * t)),
         write: |b, i, n| set_halves(b, 8 + 16 * (i / 8), i % 8, n),
         read_scales: |layout, blocks, row, packed| {
             each::<136>(layout, blocks, packed, |b, packed| read_iq4_xs(b, row, packed));
