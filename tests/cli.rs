@@ -127,6 +127,14 @@ fn errors_are_one_sentence_and_a_status() {
 }
 
 #[test]
+fn a_model_that_cannot_be_made_leaves_no_file() {
+    let file = std::env::temp_dir().join(format!("rocmforge-synth-{}.gguf", std::process::id()));
+    // Rows of 576 are no whole blocks of 256.
+    let output = rocmforge(&["synth", "--shape", "135m", "--types", "q4_k_m", text(&file)]);
+    assert!(!output.status.success() && !file.exists(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn the_first_gguf_version_is_read() {
     let Some(v1) = need(common::shared().join("models/tinyllamas-stories-260k-f32.gguf")) else { return };
     let Some(v3) = shared_path("models/stories260K-f32.v3.gguf") else { return };

@@ -1,8 +1,8 @@
 //! Activations: float32 rows, and the same rows quantised to 8 bits for the integer kernels.
 //!
 //! One quantisation serves every weight format in blocks, another those in super-blocks: see [`quantize`](super::quantize).
-//! Where products of bf16 are to be had, many rows are rounded to that besides, for weights in F16 and BF16. Each form is
-//! made once, when the first product asks for it.
+//! Where products of bf16 are quicker than those of float32 ([`Isa::prefers_bf16`]), many rows are rounded to that besides, for
+//! weights in F16 and BF16. Each form is made once, when the first product asks for it.
 
 use super::amx::rows::{LEAST_ROWS, Tiles};
 use super::avx2::multiples::{self, Multiples};
@@ -304,7 +304,7 @@ impl Acts {
     }
 
     /// Rounds all rows to bf16, filled up with zeros to whole blocks, unless that is done: if `isa` admits products of bf16,
-    /// the processor has them, and there are at least [`BF16_ROWS`] rows.
+    /// the processor [prefers](Isa::prefers_bf16) them, and there are at least [`BF16_ROWS`] rows.
     pub fn round(&mut self, isa: Isa, pool: &Pool) {
         let (n, columns, stride) = (self.n, self.columns, bf16_stride(self.columns));
         if self.rounded || n < BF16_ROWS || isa != Isa::Avx512Vnni || !Isa::prefers_bf16() {

@@ -2,7 +2,7 @@
 //!
 //! All products of a verb are one parallel region. A task is some consecutive groups of 16 rows; it multiplies them by
 //! all rows of activations, so that weights are read once and activations stay in the cache, or, if there are many, by those
-//! that its thread takes for all else ([`Grid`]). A result does not depend on the number of threads, nor on how many rows of activations there are, but where the processor multiplies bf16 and
+//! that its thread takes for all else ([`Grid`]). A result does not depend on the number of threads, nor on how many rows of activations there are, but where the processor multiplies bf16 best and
 //! there are enough rows: weights in F16 and BF16 from [`BF16_ROWS`](super::acts::BF16_ROWS) rows on, and on AMX all weights
 //! from [`amx::rows::LEAST_ROWS`] on.
 

@@ -64,5 +64,11 @@ pub fn synth(args: SynthArgs) -> Result<()> {
     };
     let mix = mix_of(&args.types)?;
     let file = File::create(&args.output).map_err(|e| Error::io(args.output.display().to_string(), e))?;
-    write_model(&shape, mix, args.seed, &mut BufWriter::with_capacity(1 << 20, file))
+    let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    let written = write_model(&shape, mix, args.seed, &mut BufWriter::with_capacity(1 << 20, file));
+    // Half a model is none.
+    if written.is_err() && regular {
+        let _ = std::fs::remove_file(&args.output);
+    }
+    written
 }
