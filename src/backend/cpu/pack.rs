@@ -246,12 +246,16 @@ fn planes_of_five<const BYTES: usize>(blocks: &[u8], out: &mut [u32], at: usize)
     }
 }
 
-/// Calls `one` with each block and where it is packed.
-#[inline(always)]
-fn each<const BYTES: usize>(layout: &Layout, blocks: &[u8], packed: &mut [u8], one: impl Fn(&[u8; BYTES], &mut Super)) {
-    for (block, bytes) in blocks.as_chunks::<BYTES>().0.iter().zip(packed.chunks_exact_mut(layout.block())) {
-        one(block, &mut Super { bytes, head: layout.head, tile: layout.tile() });
-    }
+/// What reads the scales of some blocks of so many bytes, of what reads those of one.
+macro_rules! each {
+    ($bytes:literal, $one:expr) => {
+        |layout, blocks, row, packed| {
+            let packed = packed.chunks_exact_mut(layout.block());
+            for (block, bytes) in blocks.as_chunks::<$bytes>().0.iter().zip(packed) {
+                $one(block, row, &mut Super { bytes, head: layout.head, tile: layout.tile() });
+            }
+        }
+    };
 }
 
 /// The numbers of word `word` of a row, from a tile's planes.
@@ -459,9 +463,7 @@ macro_rules! simple {
             scales: 32 * $halfs,
             read: $read,
             write: $write,
-            read_scales: |layout, blocks, row, packed| {
-                each::<$bytes>(layout, blocks, packed, |block, packed| read_halfs::<$halfs>(block, row, packed));
-            },
+            read_scales: each!($bytes, read_halfs::<$halfs>),
             write_scales: write_halfs::<$halfs>,
         }
     };
@@ -498,9 +500,7 @@ static LAYOUTS: &[Layout] = &[
         scales: 16,
         read: |blocks, out| planes::<4, 17, 1>(blocks, out, |b, _| halves(b, 1)),
         write: |b, i, n| set_halves(b, 1, i, n),
-        read_scales: |layout, blocks, row, packed| {
-            each::<17>(layout, blocks, packed, |b, packed| packed.tiles(row, [[b[0]]]));
-        },
+        read_scales: each!(17, |b: &[u8; 17], row, packed: &mut Super| packed.tiles(row, [[b[0]]])),
         write_scales: |b, row, packed| b[0] = packed.bytes[row],
     },
     Layout {
@@ -511,9 +511,7 @@ static LAYOUTS: &[Layout] = &[
         scales: 32,
         read: |blocks, out| planes::<2, 84, 8>(blocks, out, |b, t| k_pairs(b, 16, t, 0)),
         write: |b, i, n| set_k_pairs(b, 16, i, n),
-        read_scales: |layout, blocks, row, packed| {
-            each::<84>(layout, blocks, packed, |b, packed| read_16::<2>(b, row, packed, 0, 80));
-        },
+        read_scales: each!(84, |b, row, packed| read_16::<2>(b, row, packed, 0, 80)),
         write_scales: |b, row, packed| write_16::<2>(b, row, packed, 0, 80),
     },
     Layout {
@@ -527,9 +525,7 @@ static LAYOUTS: &[Layout] = &[
             set_k_pairs(b, 32, i, n);
             set_k_bit(b, 0, i, n >> 2);
         },
-        read_scales: |layout, blocks, row, packed| {
-            each::<110>(layout, blocks, packed, |b, packed| read_q3_k(b, row, packed));
-        },
+        read_scales: each!(110, read_q3_k),
         write_scales: write_q3_k,
     },
     Layout {
@@ -540,9 +536,7 @@ static LAYOUTS: &[Layout] = &[
         scales: 32,
         read: |blocks, out| planes::<4, 144, 8>(blocks, out, |b, t| k_halves(b, 16, t)),
         write: |b, i, n| set_k_halves(b, 16, i, n),
-        read_scales: |layout, blocks, row, packed| {
-            each::<144>(layout, blocks, packed, |b, packed| read_k4(b, row, packed));
-        },
+        read_scales: each!(144, read_k4),
         write_scales: write_k4,
     },
     Layout {
@@ -556,9 +550,7 @@ static LAYOUTS: &[Layout] = &[
             set_k_halves(b, 48, i, n);
             set_k_bit(b, 16, i, n >> 4);
         },
-        read_scales: |layout, blocks, row, packed| {
-            each::<176>(layout, blocks, packed, |b, packed| read_k4(b, row, packed));
-        },
+        read_scales: each!(176, read_k4),
         write_scales: write_k4,
     },
     Layout {
@@ -573,9 +565,7 @@ static LAYOUTS: &[Layout] = &[
             or_word(b, at, (n & 0x0f0f_0f0f) << shift);
             set_k_pairs(b, 128, i, n >> 4);
         },
-        read_scales: |layout, blocks, row, packed| {
-            each::<210>(layout, blocks, packed, |b, packed| read_16::<1>(b, row, packed, 192, 208));
-        },
+        read_scales: each!(210, |b, row, packed| read_16::<1>(b, row, packed, 192, 208)),
         write_scales: |b, row, packed| write_16::<1>(b, row, packed, 192, 208),
     },
     Layout {
@@ -586,9 +576,7 @@ static LAYOUTS: &[Layout] = &[
         scales: 16,
         read: |blocks, out| planes::<4, 136, 8>(blocks, out, |b, t| halves(b, 8 + 16 * t)),
         write: |b, i, n| set_halves(b, 8 + 16 * (i / 8), i % 8, n),
-        read_scales: |layout, blocks, row, packed| {
-            each::<136>(layout, blocks, packed, |b, packed| read_iq4_xs(b, row, packed));
-        },
+        read_scales: each!(136, read_iq4_xs),
         write_scales: write_iq4_xs,
     },
 ];
