@@ -58,6 +58,27 @@ fn perplexity_is_llama_cpps() {
     }
 }
 
+/// What quantising activations costs, in every instruction set. One scale for 256 activations of K-quants, as is usual, would be at 0.02.
+#[test]
+fn probabilities_are_near_those_of_reference_mode() {
+    let Some(file) = shared_path("golden/perplexity.txt") else { return };
+    for name in MODELS {
+        let Some(model) = model_path(name) else { continue };
+        for isa in Isa::available().filter(|&isa| isa != Isa::Scalar).map(Isa::name) {
+            let args =
+                ["perplexity", text(&model), text(&file), "-c", "128", "-w", "1", "--divergence", "--gpu", "none"];
+            let found = run(&[&args[..], &["--isa", isa]].concat());
+            println!("{name}, {isa}: {}", found.trim());
+            let number = |after: &str| -> f64 {
+                let rest = found.split(after).nth(1).and_then(|rest| rest.split_whitespace().next());
+                rest.and_then(|number| number.trim_end_matches(',').parse().ok()).expect("a number")
+            };
+            let (divergence, same) = (number("divergence "), number("the same "));
+            assert!((1e-6..0.006).contains(&divergence) && same > 90.0, "{name}, {isa}: {found}");
+        }
+    }
+}
+
 fn bench(model: &Path, more: &[&str]) -> Value {
     let args = [&["bench", text(model), "-p", "64", "-g", "4", "-r", "1", "--json"], more].concat();
     serde_json::from_str(&run(&args)).expect("JSON")
