@@ -13,7 +13,8 @@ use super::simd::{Avx2, Avx512Vnni, Fetch, SIGNED_OFFSET, Vnni};
 use super::tiles::{self, Scales, Tile};
 use crate::backend::cpu::acts::{Acts, Form};
 use crate::backend::cpu::avx2::multiples::Multiples;
-use crate::backend::cpu::quantize::{BLOCK, Halves, Joined, SUMS_UNIT, SUPER_BLOCK, SuperBlock};
+use crate::backend::cpu::panels::{minimums_scale, paired, products_scale};
+use crate::backend::cpu::quantize::{BLOCK, Halves, Joined, SUPER_BLOCK, SuperBlock};
 use crate::quant::TensorType;
 
 /// Rows of activations that a kernel takes at once.
@@ -185,13 +186,7 @@ unsafe fn rows<S: Vnni, T: Tile, const N: usize, const VECTORS: usize>(
         let mut head = group;
         let fetch = Fetch::new();
         for block in 0..tiles / T::TILES {
-            if T::TILES > 1 {
-                for sums in &mut sums {
-                    for t in 0..N {
-                        sums[t] = S::mul(sums[t], S::splat((*acts.super_block(t, block)).ratio));
-                    }
-                }
-            }
+            let mut products = [[S::splat_i32(0); N]; VECTORS];
             for i in 0..T::TILES {
                 let tile = head.add(T::HEAD + i * T::BYTES);
                 if unread && row == 0 {
@@ -201,13 +196,14 @@ unsafe fn rows<S: Vnni, T: Tile, const N: usize, const VECTORS: usize>(
                     let row = row + v * S::LANES;
                     match T::TILES {
                         1 => accumulate::<S, T, N>(head, tile, row, acts, block, sums),
-                        _ => accumulate_part::<S, T, N>(head, tile, row, acts, (block, i), sums),
+                        _ => accumulate_part::<S, T, N>(tile, row, acts, (block, i), &mut products[v]),
                     }
                 }
             }
             if T::TILES > 1 {
                 for (v, sums) in sums.iter_mut().enumerate() {
-                    finish_super_block::<S, T, N>(head, row + v * S::LANES, acts, block, tiles / T::TILES, sums);
+                    let (row, last) = (row + v * S::LANES, (block + 1) * T::TILES == tiles);
+                    finish_super_block::<S, T, N>(head, row, acts, (block, last), &products[v], sums);
                 }
             }
             head = head.add(T::HEAD + T::TILES * T::BYTES);
@@ -267,71 +263,78 @@ unsafe fn accumulate<S: Vnni, T: Tile, const N: usize>(
 unsafe fn halves<S: Vnni, T: Tile>(w: &[S::I; 8], scales: &Scales<S>, x: *const i8, block: &Halves, sum: S::F) -> S::F {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let [a, b] = half_products::<S, T>(w, x, [block.sum(0), block.sum(1)]);
+        let offset = if T::BITS == 8 { SIGNED_OFFSET } else { T::OFFSET };
+        let start = [0, 1].map(|half| S::splat_i32(-offset * block.sum(half)));
+        let [a, b] = match T::BITS {
+            8 => [S::dot4_signed(start[0], &w[..4], x), S::dot4_signed(start[1], &w[4..], x.add(16))],
+            _ => [S::dot4(start[0], &w[..4], x), S::dot4(start[1], &w[4..], x.add(16))],
+        };
         let a = S::mul(S::to_float(a), S::splat(block.d[0]));
         S::fma(S::fma(S::to_float(b), S::splat(block.d[1]), a), scales.d[0], sum)
     }
 }
 
-/// The products of both halves of a tile with halves of activations whose sums are `sum`.
-#[inline(always)]
-unsafe fn half_products<S: Vnni, T: Tile>(w: &[S::I; 8], x: *const i8, sum: [i32; 2]) -> [S::I; 2] {
-    // SAFETY: as `PackedKernel` demands.
-    unsafe {
-        let offset = if T::BITS == 8 { SIGNED_OFFSET } else { T::OFFSET };
-        let (a, b) = (S::splat_i32(-offset * sum[0]), S::splat_i32(-offset * sum[1]));
-        match T::BITS {
-            8 => [S::dot4_signed(a, &w[..4], x), S::dot4_signed(b, &w[4..], x.add(16))],
-            _ => [S::dot4(a, &w[..4], x), S::dot4(b, &w[4..], x.add(16))],
-        }
-    }
-}
-
-/// Adds the products of tile `i` of a super-block, in units of the activations' scale.
+/// Adds the products of tile `i` of a super-block, which its scales have multiplied.
 #[inline(always)]
 unsafe fn accumulate_part<S: Vnni, T: Tile, const N: usize>(
-    head: *const u8,
     tile: *const u8,
     row: usize,
     acts: &Quantized,
     (block, i): (usize, usize),
-    sums: &mut [S::F; N],
+    sums: &mut [S::I; N],
 ) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
-        let w = T::numbers::<S>(tile, row);
-        let scales = T::scales::<S>(head, tile, row);
+        let w = T::raised::<S>(tile, row);
+        let scale = T::parts::<S>(tile, row).scale.map(|scale| paired::<S>(scale));
         for t in 0..N {
             let acts = &*acts.super_block(t, block);
-            let x = acts.q.as_ptr().add(i * BLOCK);
-            let [a, b] = half_products::<S, T>(&w, x, [acts.sum(2 * i), acts.sum(2 * i + 1)]);
-            let (a, b) = (S::shift_left(a, acts.shift[2 * i]), S::shift_left(b, acts.shift[2 * i + 1]));
-            sums[t] = match T::SPLIT {
-                true => S::fma(S::to_float(b), scales.d[1], S::fma(S::to_float(a), scales.d[0], sums[t])),
-                false => S::fma(S::to_float(S::add_i32(a, b)), scales.d[0], sums[t]),
-            };
+            let (x, shift) = (acts.q.as_ptr().add(i * BLOCK), acts.shift[i]);
+            let start = |half: usize| if T::MINIMUM { acts.half[i] } else { acts.start[2 * i + half] };
+            if T::SPLIT {
+                for half in 0..2 {
+                    let products = S::dot4(S::splat_i32(start(half)), &w[4 * half..], x.add(16 * half));
+                    sums[t] = S::dot_pairs(sums[t], S::shift_right(products, shift), scale[half]);
+                }
+            } else {
+                let start = if T::MINIMUM { acts.half[i] } else { acts.tile_start[i] };
+                let first = S::dot4(S::splat_i32(start), &w[..4], x);
+                // (Two chains where few rows leave nothing else to do: the second does not wait for the first.)
+                let products = match N {
+                    1 | 2 => S::add_i32(first, S::dot4(S::splat_i32(0), &w[4..], x.add(16))),
+                    _ => S::dot4(first, &w[4..], x.add(16)),
+                };
+                sums[t] = S::dot_pairs(sums[t], S::shift_right(products, shift), scale[0]);
+            }
         }
     }
 }
 
-/// Adds the products with the minimums of a super-block; after the last, makes sums of what is in units of its scale.
+/// Adds the sums of a super-block's products, and of those with its minimums, in units of the activations' scale; after the last, makes
+/// sums of what is in these.
 #[inline(always)]
 unsafe fn finish_super_block<S: Vnni, T: Tile, const N: usize>(
     head: *const u8,
     row: usize,
     acts: &Quantized,
-    block: usize,
-    blocks: usize,
+    (block, last): (usize, bool),
+    products: &[S::I; N],
     sums: &mut [S::F; N],
 ) {
     // SAFETY: as `PackedKernel` demands.
     unsafe {
+        let scale = products_scale::<S, T>(head, row);
+        for t in 0..N {
+            let ratio = S::splat((*acts.super_block(t, block)).ratio);
+            sums[t] = S::fma(S::to_float(products[t]), scale, S::mul(sums[t], ratio));
+        }
         if T::MINIMUM {
             let mut minimums = [[S::splat(0.0); 2]; 8];
             for i in 0..T::TILES {
-                minimums[i] = T::scales::<S>(head, head.add(T::HEAD + i * T::BYTES), row).m;
+                let parts = T::parts::<S>(head.add(T::HEAD + i * T::BYTES), row);
+                minimums[i] = parts.minimum.map(|minimum| S::to_float(minimum));
             }
-            let scale = S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT));
+            let scale = minimums_scale::<S, T>(head, row);
             for t in 0..N {
                 let acts = &*acts.super_block(t, block);
                 // Integers of 24 bits: exact.
@@ -350,7 +353,7 @@ unsafe fn finish_super_block<S: Vnni, T: Tile, const N: usize>(
                 sums[t] = S::fma(S::add(products[0], products[1]), scale, sums[t]);
             }
         }
-        if block + 1 == blocks {
+        if last {
             for t in 0..N {
                 sums[t] = S::mul(sums[t], S::splat((*acts.super_block(t, block)).d));
             }

@@ -8,8 +8,9 @@
 //!
 //! What bounds it: of four vector ports two multiply (Zen 5). For a tile, a row and a group they have 8 products of bytes, a
 //! multiplication and an addition (10, which leaves 80 % of the peak to products), with a minimum one more (73 %); where halves are
-//! scaled apart three (73 %). In [super-blocks](super_blocks) they have an addition and an eighth (88 %), with minimums 1.75 (82 %), with
-//! scales for halves 2.125 (79 %). (Intel converts and shifts on these ports too: 8 of 12 to 16.)
+//! scaled apart three (73 %). In [super-blocks](super_blocks) they have a product of pairs and a quarter (86 %), with minimums 1.9 (81 %),
+//! with scales for halves 2.25 (78 %). Intel converts and shifts on these ports too: 8 of 12 to 13 operations are products, in super-blocks
+//! 8 of 10.4, with minimums of 11.1, with scales for halves of 12.4.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
@@ -19,13 +20,14 @@ use super::avx2::panels as avx2;
 use super::features::Isa;
 use super::kernels::Quantized;
 use super::pack::ROWS;
-use super::quantize::{BLOCK, HALVES_OFFSET, Joined, STARTS_OFFSET, SuperBlock};
+use super::quantize::{BLOCK, HALVES_OFFSET, Joined, SuperBlock};
 use super::simd::{Avx2, Avx512Vnni, Simd, Vnni};
 use super::tiles::{self, Tile};
 use crate::quant::TensorType;
 
 mod blocks;
 mod super_blocks;
+pub(super) use super_blocks::{minimums_scale, paired, products_scale};
 
 /// Rows of activations from which on unfolding pays with VNNI.
 pub(super) const LEAST_ROWS: usize = 12;
@@ -165,7 +167,7 @@ pub(super) const fn tile_bytes(split: bool, minimum: bool) -> usize {
 const fn block_bytes<T: Tile>() -> usize {
     match (T::TILES, T::MINIMUM) {
         (1, minimum) => tile_bytes(T::SPLIT, minimum),
-        (tiles, minimum) => tiles * tile_bytes(T::SPLIT, false) + super_blocks::minimums_bytes(T::SPLIT, minimum),
+        (tiles, minimum) => tiles * tile_bytes(T::SPLIT, false) + super_blocks::rest_bytes(T::SPLIT, minimum),
     }
 }
 
@@ -178,7 +180,6 @@ unsafe fn unfold<S: Vnni, T: Tile>(group: *const u8, first: usize, count: usize,
             let out = out.add(i * block_bytes::<T>());
             for row in (0..ROWS).step_by(S::LANES) {
                 let out = out.add(4 * row);
-                let minimum = T::MINIMUM && T::TILES == 1;
                 for j in 0..T::TILES {
                     let tile = head.add(T::HEAD + j * T::BYTES);
                     if row == 0 {
@@ -189,37 +190,37 @@ unsafe fn unfold<S: Vnni, T: Tile>(group: *const u8, first: usize, count: usize,
                             );
                         }
                     }
-                    unfold_tile::<S, T>(head, tile, row, out.add(j * tile_bytes(T::SPLIT, minimum)));
+                    match T::TILES {
+                        1 => unfold_tile::<S, T>(head, tile, row, out),
+                        _ => super_blocks::unfold_tile::<S, T>(tile, row, out.add(j * tile_bytes(T::SPLIT, false))),
+                    }
                 }
-                if T::MINIMUM && T::TILES > 1 {
-                    super_blocks::unfold_minimums::<S, T>(head, row, out.add(T::TILES * tile_bytes(T::SPLIT, false)));
+                if T::TILES > 1 {
+                    super_blocks::unfold_rest::<S, T>(head, row, out.add(T::TILES * tile_bytes(T::SPLIT, false)));
                 }
             }
         }
     }
 }
 
-/// Numbers and scales of some rows of a tile; its minimums too, if it is a block.
+/// Numbers, scales and minimums of some rows of a block of one tile.
 #[inline(always)]
 unsafe fn unfold_tile<S: Vnni, T: Tile>(head: *const u8, tile: *const u8, row: usize, out: *mut u8) {
     // SAFETY: as `Unfold` demands.
     unsafe {
         // What makes numbers positive, as far as the activations' starts expect.
-        let offset = if T::TILES == 1 { HALVES_OFFSET } else { STARTS_OFFSET };
-        let add = S::splat_u8((if T::MINIMUM { 0 } else { offset - T::OFFSET }) as u8);
+        let add = S::splat_u8((HALVES_OFFSET - T::OFFSET) as u8);
         let mut numbers = T::numbers::<S>(tile, row);
         if T::JOINED {
             numbers = tiles::joined_numbers::<S, T>(numbers);
         }
         for j in 0..8 {
-            let w = if T::JOINED || T::MINIMUM { numbers[j] } else { S::add_u8(numbers[j], add) };
+            let w = if T::JOINED { numbers[j] } else { S::add_u8(numbers[j], add) };
             S::store(out.add(4 * ROWS * j), w);
         }
         let scales = T::scales::<S>(head, tile, row);
-        for half in 0..1 + usize::from(T::SPLIT) {
-            S::store_f32(out.add(NUMBERS + half * SCALES).cast(), scales.d[half]);
-        }
-        if T::MINIMUM && T::TILES == 1 {
+        S::store_f32(out.add(NUMBERS).cast(), scales.d[0]);
+        if T::MINIMUM {
             S::store_f32(out.add(NUMBERS + SCALES).cast(), scales.m[0]);
         }
     }
@@ -348,9 +349,9 @@ macro_rules! kernels {
 }
 use kernels;
 
-/// Six rows of two vectors are 24 sums, which leaves room for the weights among 32 registers; halves that are scaled or shifted
+/// Six rows of two vectors are 24 sums, which leaves room for the weights among 32 registers; halves that are scaled
 /// apart need more.
-const JOINED_WIDTHS: &[usize] = &[6, 4, 2, 1];
+const WIDTHS: &[usize] = &[6, 4, 2, 1];
 const HALVES_WIDTHS: &[usize] = &[4, 2, 1];
 
 /// A kernel for each width, for one group and for two; its constants follow.
@@ -375,10 +376,10 @@ macro_rules! panels {
                 (1, _, false) if T::JOINED => widths!(blocks::$joined, [6 4 2 1], false),
                 (1, _, true) => widths!(blocks::$joined, [6 4 2 1], true),
                 (1, _, false) => widths!(blocks::$halves, [4 2 1]),
-                (_, false, false) => widths!(super_blocks::$super_blocks, [4 2 1], false, false),
-                (_, false, true) => widths!(super_blocks::$super_blocks, [4 2 1], false, true),
-                (_, true, false) => widths!(super_blocks::$super_blocks, [4 2 1], true, false),
-                (_, true, true) => widths!(super_blocks::$super_blocks, [4 2 1], true, true),
+                (_, false, false) => widths!(super_blocks::$super_blocks, [6 4 2 1], false, false),
+                (_, false, true) => widths!(super_blocks::$super_blocks, [6 4 2 1], false, true),
+                (_, true, false) => widths!(super_blocks::$super_blocks, [6 4 2 1], true, false),
+                (_, true, true) => widths!(super_blocks::$super_blocks, [6 4 2 1], true, true),
             };
             Panels {
                 tensor_type: T::TYPE,
@@ -389,7 +390,7 @@ macro_rules! panels {
                 block: block_bytes::<T>(),
                 acts: if T::TILES == 1 { BLOCK + size_of::<Joined>() } else { size_of::<SuperBlock>() },
                 groups: GROUPS,
-                widths: if T::JOINED { JOINED_WIDTHS } else { HALVES_WIDTHS },
+                widths: if T::JOINED || T::TILES > 1 { WIDTHS } else { HALVES_WIDTHS },
                 run,
             }
         }

@@ -14,7 +14,7 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a lane, in several arrays at once
 
 use super::features::Isa;
-pub use super_blocks::{STARTS_OFFSET, SUMS_UNIT, SUPER_BLOCK, SuperBlock, quantize_super_blocks};
+pub use super_blocks::{SUMS_UNIT, SUPER_BLOCK, SuperBlock, quantize_super_blocks};
 
 mod super_blocks;
 

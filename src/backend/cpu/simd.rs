@@ -99,6 +99,28 @@ shifts! {
     shift_left_8, "vpsllvd", __m256i, ymm_reg, "avx2";
 }
 
+/// `sum + Σ w·x` of pairs of 16 bits, written out: the compiler makes a product and an addition of the intrinsic. (Not `pure`: they stay in
+/// order, which keeps the sums of one half of a tile apart from those of the other.)
+macro_rules! pairs {
+    ($($name:ident, $instruction:literal, $vector:ident, $register:ident, $feature:literal;)*) => {$(
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn $name(mut sum: $vector, w: $vector, x: $vector) -> $vector {
+            // SAFETY: registers alone are touched.
+            unsafe {
+                std::arch::asm!(concat!($instruction, " {}, {}, {}"), inout($register) sum, in($register) w,
+                    in($register) x, options(nomem, nostack, preserves_flags));
+            }
+            sum
+        }
+    )*};
+}
+
+pairs! {
+    dot_pairs_16, "vpdpwssd", __m512i, zmm_reg, "avx512f,avx512vnni";
+    dot_pairs_8, "{{vex}} vpdpwssd", __m256i, ymm_reg, "avxvnni";
+}
+
 /// `others`, but where `mask` admits it bytes of `a`, which `control` moves within lanes of 16: one operation. (Written out: the compiler
 /// makes two of the intrinsic, or a permutation across lanes, which are three on Intel's cores.)
 #[inline]
@@ -168,8 +190,6 @@ pub(super) trait Simd: Copy {
     unsafe fn pre_shifted(a: Self::I) -> Self::I;
     unsafe fn add_u8(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn to_float(a: Self::I) -> Self::F;
-    /// Floats that are integers.
-    unsafe fn to_int(a: Self::F) -> Self::I;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load_f32(p: *const f32) -> Self::F;
@@ -180,10 +200,10 @@ pub(super) trait Simd: Copy {
     unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     unsafe fn load_f16(p: *const u8) -> Self::F;
     unsafe fn load_bf16(p: *const u8) -> Self::F;
-    unsafe fn load_u8(p: *const u8) -> Self::F;
-    unsafe fn load_i8(p: *const u8) -> Self::F;
-    /// The low and the high four bits of one byte a lane.
-    unsafe fn load_nibbles(p: *const u8) -> [Self::F; 2];
+    /// One byte a lane.
+    unsafe fn load_u8(p: *const u8) -> Self::I;
+    /// One signed byte a lane.
+    unsafe fn load_i8(p: *const u8) -> Self::I;
     /// `2^(e − 128)` of one byte a lane: half of an E8M0 scale.
     unsafe fn load_e8m0_half(p: *const u8) -> Self::F;
     /// Two floats, in the even and in the odd lanes.
@@ -304,10 +324,6 @@ impl Simd for Avx512Vnni {
         unsafe { _mm512_cvtepi32_ps(a) }
     }
     #[inline(always)]
-    unsafe fn to_int(a: __m512) -> __m512i {
-        unsafe { _mm512_cvtps_epi32(a) }
-    }
-    #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
     }
@@ -343,20 +359,12 @@ impl Simd for Avx512Vnni {
         }
     }
     #[inline(always)]
-    unsafe fn load_u8(p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    unsafe fn load_u8(p: *const u8) -> __m512i {
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8) -> [__m512; 2] {
-        unsafe {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
-            let low = _mm512_and_si512(bytes, _mm512_set1_epi32(15));
-            [_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(bytes))]
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(p: *const u8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    unsafe fn load_i8(p: *const u8) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
     unsafe fn load_e8m0_half(p: *const u8) -> __m512 {
@@ -394,7 +402,7 @@ impl Vnni for Avx512Vnni {
     }
     #[inline(always)]
     unsafe fn dot_pairs(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        unsafe { _mm512_dpwssd_epi32(sum, w, x) }
+        unsafe { dot_pairs_16(sum, w, x) }
     }
 }
 
@@ -469,10 +477,6 @@ impl Simd for Avx2 {
         unsafe { _mm256_cvtepi32_ps(a) }
     }
     #[inline(always)]
-    unsafe fn to_int(a: __m256) -> __m256i {
-        unsafe { _mm256_cvtps_epi32(a) }
-    }
-    #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }
     }
@@ -508,20 +512,12 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn load_u8(p: *const u8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))) }
+    unsafe fn load_u8(p: *const u8) -> __m256i {
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
     }
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8) -> [__m256; 2] {
-        unsafe {
-            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
-            let low = _mm256_and_si256(bytes, _mm256_set1_epi32(15));
-            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(bytes))]
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_i8(p: *const u8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    unsafe fn load_i8(p: *const u8) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())) }
     }
     #[inline(always)]
     unsafe fn load_e8m0_half(p: *const u8) -> __m256 {
@@ -559,6 +555,6 @@ impl Vnni for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_pairs(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
-        unsafe { _mm256_dpwssd_avx_epi32(sum, w, x) }
+        unsafe { dot_pairs_8(sum, w, x) }
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::backend::cpu::acts::Form;
 use crate::backend::cpu::kernels::KERNELS;
 use crate::backend::cpu::memory::AlignedBuf;
-use crate::backend::cpu::quantize::{PRE_SHIFT, SUMS_UNIT, SUPER_BLOCK};
+use crate::backend::cpu::quantize::{PRE_SHIFT, SUPER_BLOCK};
 use crate::quant::{FORMATS, TensorType};
 
 fn acts(n: usize, columns: usize, isa: Isa, noise: &mut Noise) -> Acts {
@@ -29,7 +29,7 @@ fn row_of(acts: &Acts, t: usize, form: Option<Form>) -> Vec<f64> {
             Some(Form::Blocks) => f64::from(acts.halves()[block].d[i % 32 / 16]) * f64::from(acts.q()[at]),
             Some(Form::SuperBlocks) => {
                 let (block, i) = (&acts.super_blocks()[at / SUPER_BLOCK], i % SUPER_BLOCK);
-                f64::from(block.d) * f64::from(i32::from(block.q[i]) << block.shift[i / 16])
+                f64::from(block.d) * f64::from(block.q[i]) * 2f64.powi(-block.shift[i / 32])
             }
             Some(Form::Multiples) => {
                 f64::from(acts.units()[t]) * f64::from(acts.multiples()[block].m[i / 2 % 2]) * f64::from(acts.q()[at])
@@ -43,8 +43,9 @@ fn row_of(acts: &Acts, t: usize, form: Option<Form>) -> Vec<f64> {
 }
 
 /// What may be lost where sums are rounded. Of a block's first half they are shifted to the right: half a unit of the numbers' product, and
-/// so less than half of the greatest weight times the second half's scale. In super-blocks sums of halves are rounded to units of their
-/// own, and multiplied by a minimum, which is not much more than the greatest weight.
+/// so less than half of the greatest weight times the second half's scale. In super-blocks sums of a tile's products, or of both its halves, are rounded, by half
+/// a unit of raised numbers, of which the greatest weight has 100 or so; and its sums by half of a 128th, which a minimum multiplies that is
+/// not much more than the greatest weight.
 fn rounding(acts: &Acts, t: usize, weights: &[f32], form: Option<Form>) -> f64 {
     let greatest = |weights: &[f32]| f64::from(weights.iter().fold(0f32, |most, w| most.max(w.abs())));
     let blocks = acts.columns() / 32;
@@ -56,8 +57,8 @@ fn rounding(acts: &Acts, t: usize, weights: &[f32], form: Option<Form>) -> f64 {
             shifted.map(|(scale, weights)| 0.5 * f64::from(scale.d) * greatest(weights)).sum()
         }
         Some(Form::SuperBlocks) => {
-            let unit = |block: usize| f64::from(acts.super_blocks()[block / 8].d * SUMS_UNIT);
-            blocks.zip(weights.chunks(32)).map(|(block, weights)| unit(block) * 1.5 * greatest(weights)).sum()
+            let unit = |block: usize| f64::from(acts.super_blocks()[block / 8].d);
+            blocks.zip(weights.chunks(32)).map(|(block, weights)| unit(block) * 0.03 * greatest(weights)).sum()
         }
         _ => 0.0,
     }

@@ -1,14 +1,15 @@
 //! Weights in super-blocks of 256. Sums are kept in units of the activations' scale: see
-//! [`SuperBlock`](crate::backend::cpu::quantize::SuperBlock).
+//! [`SuperBlock`](crate::backend::cpu::quantize::SuperBlock), which says what is shifted and why.
 //!
-//! After a block's tiles stand its minimums, as the instruction that adds two products of 16 bits wants them: those of two tiles, or of
-//! two halves, of each row, for each pair; then `−256 · dmin` of the rows.
+//! Behind a tile's numbers stand its scales as integers, one in each pair of 16 bits, the other being 0. After a block's tiles stand
+//! the floats that scale their sums, then its minimums, as the instruction that adds two products of 16 bits wants them: those of two
+//! tiles, or of two halves, of each row, for each pair; then `−dmin` of the rows, in the unit of those sums.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a group, in several arrays at once
 
 use super::{Block, GROUPS, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
 use crate::backend::cpu::quantize::{BLOCK, SUMS_UNIT};
-use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Vnni};
+use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Simd, Vnni};
 use crate::backend::cpu::tiles::Tile;
 
 /// Tiles of a super-block.
@@ -19,27 +20,68 @@ const fn pairs(split: bool) -> usize {
     if split { TILES } else { TILES / 2 }
 }
 
-/// Bytes of the minimums of a super-block.
-pub(super) const fn minimums_bytes(split: bool, minimum: bool) -> usize {
-    if minimum { (pairs(split) + 1) * SCALES } else { 0 }
+/// Bytes of what follows the tiles of a super-block.
+pub(super) const fn rest_bytes(split: bool, minimum: bool) -> usize {
+    SCALES * if minimum { pairs(split) + 2 } else { 1 }
 }
 
-/// Writes the minimums of rows from `row` of the packed super-block at `head`.
+/// A scale of 16 bits in each lane, and nothing above it.
+#[inline(always)]
+pub(in super::super) unsafe fn paired<S: Simd>(scale: S::I) -> S::I {
+    // SAFETY: the caller has the instruction set.
+    unsafe { S::and(scale, S::splat_i32(0xffff)) }
+}
+
+/// The float that scales sums of products of raised numbers: rows from `row`.
+#[inline(always)]
+pub(in super::super) unsafe fn products_scale<S: Simd, T: Tile>(head: *const u8, row: usize) -> S::F {
+    // SAFETY: the caller has the instruction set, and a super-block at `head`.
+    unsafe { S::mul(T::d::<S>(head, row), S::splat(1.0 / (1 << T::RAISED) as f32)) }
+}
+
+/// The float that scales sums of products of minimums: rows from `row`.
+#[inline(always)]
+pub(in super::super) unsafe fn minimums_scale<S: Simd, T: Tile>(head: *const u8, row: usize) -> S::F {
+    // SAFETY: as above.
+    unsafe { S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT)) }
+}
+
+/// Writes numbers and scales of rows from `row` of a tile.
 ///
 /// # Safety
 /// As [`Unfold`](super::Unfold).
 #[inline(always)]
-pub(super) unsafe fn unfold_minimums<S: Vnni, T: Tile>(head: *const u8, row: usize, out: *mut u8) {
+pub(super) unsafe fn unfold_tile<S: Simd, T: Tile>(tile: *const u8, row: usize, out: *mut u8) {
     // SAFETY: as demanded.
     unsafe {
-        let minimum =
-            |i: usize, half: usize| S::to_int(T::scales::<S>(head, head.add(T::HEAD + i * T::BYTES), row).m[half]);
-        for j in 0..pairs(T::SPLIT) {
-            let [a, b] = if T::SPLIT { [(j, 0), (j, 1)] } else { [(2 * j, 0), (2 * j + 1, 0)] };
-            S::store(out.add(j * SCALES), S::or(minimum(a.0, a.1), S::shift_left(minimum(b.0, b.1), 16)));
+        for (j, w) in T::raised::<S>(tile, row).into_iter().enumerate() {
+            S::store(out.add(4 * ROWS * j), w);
         }
-        let scale = S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT));
-        S::store_f32(out.add(pairs(T::SPLIT) * SCALES).cast(), scale);
+        let scale = T::parts::<S>(tile, row).scale;
+        for half in 0..1 + usize::from(T::SPLIT) {
+            S::store(out.add(NUMBERS + half * SCALES), paired::<S>(scale[half]));
+        }
+    }
+}
+
+/// Writes what follows the tiles of the packed super-block at `head`, of rows from `row`.
+///
+/// # Safety
+/// As [`Unfold`](super::Unfold).
+#[inline(always)]
+pub(super) unsafe fn unfold_rest<S: Simd, T: Tile>(head: *const u8, row: usize, out: *mut u8) {
+    // SAFETY: as demanded.
+    unsafe {
+        S::store_f32(out.cast(), products_scale::<S, T>(head, row));
+        if T::MINIMUM {
+            let minimum = |i: usize, half: usize| T::parts::<S>(head.add(T::HEAD + i * T::BYTES), row).minimum[half];
+            for j in 0..pairs(T::SPLIT) {
+                let [a, b] = if T::SPLIT { [(j, 0), (j, 1)] } else { [(2 * j, 0), (2 * j + 1, 0)] };
+                let pair = S::or(minimum(a.0, a.1), S::shift_left(minimum(b.0, b.1), 16));
+                S::store(out.add((1 + j) * SCALES), pair);
+            }
+            S::store_f32(out.add((1 + pairs(T::SPLIT)) * SCALES).cast(), minimums_scale::<S, T>(head, row));
+        }
     }
 }
 
@@ -51,31 +93,28 @@ unsafe fn multiply<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, c
 ) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
-        let bytes = TILES * tile_bytes(SPLIT, false) + minimums_bytes(SPLIT, MINIMUM);
+        let bytes = TILES * tile_bytes(SPLIT, false) + rest_bytes(SPLIT, MINIMUM);
         let mut sums = begin::<S, N, V>(block, group * ROWS);
         for b in 0..block.count {
-            for t in 0..N {
-                let ratio = S::splat((*block.acts.super_block(t, b)).ratio);
-                for v in 0..V {
-                    sums[t][v] = S::mul(sums[t][v], ratio);
-                }
-            }
             let panel = block.panel.add(b * bytes);
+            let mut products = [[S::splat_i32(0); V]; N];
             for i in 0..TILES {
                 if group == 0 {
                     fetch::<GROUPS>(block, b * TILES + i);
                 }
-                tile::<S, N, V, SPLIT, MINIMUM>(
-                    block,
-                    group,
-                    panel.add(i * tile_bytes(SPLIT, false)),
-                    (b, i),
-                    &mut sums,
-                );
+                let tile = panel.add(i * tile_bytes(SPLIT, false));
+                add_tile::<S, N, V, SPLIT, MINIMUM>(block, group, tile, (b, i), &mut products);
+            }
+            let rest = panel.add(TILES * tile_bytes(SPLIT, false));
+            for t in 0..N {
+                let ratio = S::splat((*block.acts.super_block(t, b)).ratio);
+                for v in 0..V {
+                    let scale = S::load_f32(vector::<S>(rest, block.group, group, v).cast());
+                    sums[t][v] = S::fma(S::to_float(products[t][v]), scale, S::mul(sums[t][v], ratio));
+                }
             }
             if MINIMUM {
-                let minimums = panel.add(TILES * tile_bytes(SPLIT, false));
-                subtract_minimums::<S, N, V, SPLIT>(block, group, minimums, b, &mut sums);
+                subtract_minimums::<S, N, V, SPLIT>(block, group, rest.add(SCALES), b, &mut sums);
             }
         }
         if block.last {
@@ -94,44 +133,55 @@ kernels!(multiply, multiply_512, multiply_256, 8, SPLIT, MINIMUM);
 
 /// Adds the products of tile `i` of super-block `b`.
 #[inline(always)]
-unsafe fn tile<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, const MINIMUM: bool>(
+unsafe fn add_tile<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, const MINIMUM: bool>(
     block: &Block,
     group: usize,
     tile: *const u8,
     (b, i): (usize, usize),
-    sums: &mut [[S::F; V]; N],
+    sums: &mut [[S::I; V]; N],
 ) {
     // SAFETY: as `PanelKernel` demands.
     unsafe {
         let x = std::array::from_fn(|t| (*block.acts.super_block(t, b)).q.as_ptr().add(i * BLOCK));
-        let scale = |half: usize, v: usize| {
-            S::load_f32(vector::<S>(tile.add(NUMBERS + half * SCALES), block.group, group, v).cast())
-        };
-        let (mut products, mut first) = ([[S::splat_i32(0); V]; N], [[S::splat_i32(0); V]; N]);
-        if !MINIMUM {
-            for t in 0..N {
-                products[t] = [S::splat_i32((&(*block.acts.super_block(t, b)).start)[2 * i]); V];
-            }
-        }
-        half::<S, N, V, 0>(block, group, tile, x, &mut products);
-        for t in 0..N {
-            let acts = &*block.acts.super_block(t, b);
-            for v in 0..V {
-                first[t][v] = S::shift_left(products[t][v], acts.shift[2 * i]);
-                if SPLIT {
-                    sums[t][v] = S::fma(S::to_float(first[t][v]), scale(0, v), sums[t][v]);
+        let mut products = [[S::splat_i32(0); V]; N];
+        macro_rules! begin {
+            ($half:literal) => {
+                for t in 0..N {
+                    let acts = &*block.acts.super_block(t, b);
+                    let start = match (MINIMUM, SPLIT) {
+                        (true, _) => acts.half[i],
+                        (false, true) => acts.start[2 * i + $half],
+                        (false, false) => acts.tile_start[i],
+                    };
+                    products[t] = [S::splat_i32(start); V];
                 }
-                products[t][v] = S::splat_i32(if MINIMUM { 0 } else { acts.start[2 * i + 1] });
-            }
+            };
+        }
+        macro_rules! scale {
+            ($half:literal) => {
+                for t in 0..N {
+                    let shift = (&(*block.acts.super_block(t, b)).shift)[i];
+                    for v in 0..V {
+                        let scale = tile.add(NUMBERS + $half * SCALES);
+                        let scale = S::load(vector::<S>(scale, block.group, group, v));
+                        sums[t][v] = S::dot_pairs(sums[t][v], S::shift_right(products[t][v], shift), scale);
+                    }
+                }
+            };
+        }
+        begin!(0);
+        half::<S, N, V, 0>(block, group, tile, x, &mut products);
+        if SPLIT {
+            scale!(0);
+            // What follows stays behind: the compiler would make both halves' sums side by side, for which there are no registers.
+            std::arch::asm!("", options(nostack, preserves_flags));
+            begin!(1);
         }
         half::<S, N, V, 1>(block, group, tile, x, &mut products);
-        for t in 0..N {
-            let shift = (&(*block.acts.super_block(t, b)).shift)[2 * i + 1];
-            for v in 0..V {
-                let second = S::shift_left(products[t][v], shift);
-                let sum = if SPLIT { second } else { S::add_i32(first[t][v], second) };
-                sums[t][v] = S::fma(S::to_float(sum), scale(usize::from(SPLIT), v), sums[t][v]);
-            }
+        if SPLIT {
+            scale!(1);
+        } else {
+            scale!(0);
         }
     }
 }
