@@ -10,10 +10,9 @@ use super::avx2::kernels as avx2;
 use super::features::Isa;
 use super::pack::ROWS;
 use super::simd::{Avx2, Avx512Vnni, Fetch, SIGNED_OFFSET, Vnni};
-use super::tiles::{self, Scales, Tile};
+use super::tiles::{self, Scales, Tile, minimums_scale, paired, products_scale};
 use crate::backend::cpu::acts::{Acts, Form};
 use crate::backend::cpu::avx2::multiples::Multiples;
-use crate::backend::cpu::panels::{minimums_scale, paired, products_scale};
 use crate::backend::cpu::quantize::{BLOCK, Halves, Joined, SUPER_BLOCK, SuperBlock};
 use crate::quant::TensorType;
 
@@ -290,15 +289,14 @@ unsafe fn accumulate_part<S: Vnni, T: Tile, const N: usize>(
         for t in 0..N {
             let acts = &*acts.super_block(t, block);
             let (x, shift) = (acts.q.as_ptr().add(i * BLOCK), acts.shift[i]);
-            let start = |half: usize| if T::MINIMUM { acts.half[i] } else { acts.start[2 * i + half] };
+            let start = |half: usize| S::splat_i32(acts.start_of(T::MINIMUM, T::SPLIT, i, half));
             if T::SPLIT {
                 for half in 0..2 {
-                    let products = S::dot4(S::splat_i32(start(half)), &w[4 * half..], x.add(16 * half));
+                    let products = S::dot4(start(half), &w[4 * half..], x.add(16 * half));
                     sums[t] = S::dot_pairs(sums[t], S::shift_right(products, shift), scale[half]);
                 }
             } else {
-                let start = if T::MINIMUM { acts.half[i] } else { acts.tile_start[i] };
-                let first = S::dot4(S::splat_i32(start), &w[..4], x);
+                let first = S::dot4(start(0), &w[..4], x);
                 // (Two chains where few rows leave nothing else to do: the second does not wait for the first.)
                 let products = match N {
                     1 | 2 => S::add_i32(first, S::dot4(S::splat_i32(0), &w[4..], x.add(16))),

@@ -27,7 +27,6 @@ use crate::quant::TensorType;
 
 mod blocks;
 mod super_blocks;
-pub(super) use super_blocks::{minimums_scale, paired, products_scale};
 
 /// Rows of activations from which on unfolding pays with VNNI.
 pub(super) const LEAST_ROWS: usize = 12;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
-use super::quantize::JOINED_OFFSET;
+use super::quantize::{JOINED_OFFSET, SUMS_UNIT};
 use super::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::blocks::{E2M1_DOUBLED, IQ4_VALUES};
@@ -137,6 +137,27 @@ pub(super) unsafe fn scales<S: Simd, T: Tile>(head: *const u8, tile: *const u8, 
         }
         scales
     }
+}
+
+/// A scale of 16 bits in each lane, and nothing above it.
+#[inline(always)]
+pub(super) unsafe fn paired<S: Simd>(scale: S::I) -> S::I {
+    // SAFETY: the caller has the instruction set.
+    unsafe { S::and(scale, S::splat_i32(0xffff)) }
+}
+
+/// The float that scales sums of products of raised numbers: rows from `row`.
+#[inline(always)]
+pub(super) unsafe fn products_scale<S: Simd, T: Tile>(head: *const u8, row: usize) -> S::F {
+    // SAFETY: the caller has the instruction set, and a super-block at `head`.
+    unsafe { S::mul(T::d::<S>(head, row), S::splat(1.0 / (1 << T::RAISED) as f32)) }
+}
+
+/// The float that scales sums of products of minimums: rows from `row`.
+#[inline(always)]
+pub(super) unsafe fn minimums_scale<S: Simd, T: Tile>(head: *const u8, row: usize) -> S::F {
+    // SAFETY: as above.
+    unsafe { S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT)) }
 }
 
 /// Whether the constants of `T` are those of the layout: asked by the kernels' tests.

@@ -8,9 +8,9 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a group, in several arrays at once
 
 use super::{Block, GROUPS, NUMBERS, ROWS, SCALES, begin, end, fetch, half, kernels, tile_bytes, vector};
-use crate::backend::cpu::quantize::{BLOCK, SUMS_UNIT};
+use crate::backend::cpu::quantize::BLOCK;
 use crate::backend::cpu::simd::{Avx2, Avx512Vnni, Simd, Vnni};
-use crate::backend::cpu::tiles::Tile;
+use crate::backend::cpu::tiles::{Tile, minimums_scale, paired, products_scale};
 
 /// Tiles of a super-block.
 const TILES: usize = 8;
@@ -23,27 +23,6 @@ const fn pairs(split: bool) -> usize {
 /// Bytes of what follows the tiles of a super-block.
 pub(super) const fn rest_bytes(split: bool, minimum: bool) -> usize {
     SCALES * if minimum { pairs(split) + 2 } else { 1 }
-}
-
-/// A scale of 16 bits in each lane, and nothing above it.
-#[inline(always)]
-pub(in super::super) unsafe fn paired<S: Simd>(scale: S::I) -> S::I {
-    // SAFETY: the caller has the instruction set.
-    unsafe { S::and(scale, S::splat_i32(0xffff)) }
-}
-
-/// The float that scales sums of products of raised numbers: rows from `row`.
-#[inline(always)]
-pub(in super::super) unsafe fn products_scale<S: Simd, T: Tile>(head: *const u8, row: usize) -> S::F {
-    // SAFETY: the caller has the instruction set, and a super-block at `head`.
-    unsafe { S::mul(T::d::<S>(head, row), S::splat(1.0 / (1 << T::RAISED) as f32)) }
-}
-
-/// The float that scales sums of products of minimums: rows from `row`.
-#[inline(always)]
-pub(in super::super) unsafe fn minimums_scale<S: Simd, T: Tile>(head: *const u8, row: usize) -> S::F {
-    // SAFETY: as above.
-    unsafe { S::mul(T::dmin::<S>(head, row), S::splat(-SUMS_UNIT)) }
 }
 
 /// Writes numbers and scales of rows from `row` of a tile.
@@ -148,11 +127,7 @@ unsafe fn add_tile<S: Vnni, const N: usize, const V: usize, const SPLIT: bool, c
             ($half:literal) => {
                 for t in 0..N {
                     let acts = &*block.acts.super_block(t, b);
-                    let start = match (MINIMUM, SPLIT) {
-                        (true, _) => acts.half[i],
-                        (false, true) => acts.start[2 * i + $half],
-                        (false, false) => acts.tile_start[i],
-                    };
+                    let start = acts.start_of(MINIMUM, SPLIT, i, $half);
                     products[t] = [S::splat_i32(start); V];
                 }
             };

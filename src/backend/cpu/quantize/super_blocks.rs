@@ -60,6 +60,19 @@ pub struct SuperBlock {
     pub tile_sums_f32: [f32; TILES],
 }
 
+impl SuperBlock {
+    /// Where sums of products of tile `i` begin, or of one half of it if halves are scaled apart (`split`): weights that have a minimum
+    /// are as they are, to others 128 was added.
+    #[inline(always)]
+    pub fn start_of(&self, minimum: bool, split: bool, i: usize, half: usize) -> i32 {
+        match (minimum, split) {
+            (true, _) => self.half[i],
+            (false, true) => self.start[2 * i + half],
+            (false, false) => self.tile_start[i],
+        }
+    }
+}
+
 /// Quantises a row of whole super-blocks.
 ///
 /// # Safety
