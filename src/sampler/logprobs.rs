@@ -44,7 +44,10 @@ fn logprob(logit: f32, normalizer: f64) -> f32 {
 }
 
 /// ln Σ exp(logit), in f64 and relative to the highest logit, so that nothing overflows.
-fn log_sum_exp(logits: &[f32]) -> Result<f64> {
+///
+/// # Errors
+/// [`Error::Argument`] when the logits are no distribution.
+pub fn log_sum_exp(logits: &[f32]) -> Result<f64> {
     let best = super::best(logits)?;
     let highest = f64::from(logits.get(best as usize).copied().unwrap_or_default());
     let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - highest).exp()).sum();

@@ -24,7 +24,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use logprobs::{TokenLogprob, token_logprob, top_logprobs};
+pub use logprobs::{TokenLogprob, log_sum_exp, token_logprob, top_logprobs};
 pub use stop::{StopMatcher, Stops};
 
 use self::chain::Chain;
@@ -213,7 +213,10 @@ impl SamplerState {
 }
 
 /// The token with the highest logit, of equal ones the lowest; checks all logits on the way.
-fn best(logits: &[f32]) -> Result<u32> {
+///
+/// # Errors
+/// [`Error::Argument`] when the logits are no distribution.
+pub fn best(logits: &[f32]) -> Result<u32> {
     // Two branch-free passes over memory are faster than one that keeps the index: compilers vectorise them.
     let mut highest = f32::NEG_INFINITY;
     let mut sound = true;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rocmforge::session::{Session, SessionOptions};
-use rocmforge::{Error, Result};
+use rocmforge::{Error, Result, sampler};
 
 use crate::{ModelArgs, read_text};
 
@@ -111,7 +111,7 @@ impl Score {
             p.exp() * (p - q)
         });
         self.divergence += terms.sum::<f64>();
-        self.same += usize::from(likeliest(reference) == likeliest(logits));
+        self.same += usize::from(sampler::best(reference).ok() == sampler::best(logits).ok());
         self.compared += 1;
     }
 }
@@ -132,15 +132,9 @@ impl std::fmt::Display for Score {
     }
 }
 
-fn likeliest(logits: &[f32]) -> Option<usize> {
-    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
-}
-
-/// `ln Σ exp(x)`.
+/// `ln Σ exp(x)`; not a number where the logits are no distribution.
 fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    sum.ln() + f64::from(max)
+    sampler::log_sum_exp(logits).unwrap_or(f64::NAN)
 }
 
 /// `-ln p(token)`.
