@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use rocmforge::backend::cpu::acts::Acts;
-use rocmforge::backend::cpu::features::Isa;
+use rocmforge::backend::cpu::features::{Isa, ShortFloat};
 use rocmforge::backend::cpu::matmul::{Job, matmul};
 use rocmforge::backend::cpu::matrix::Matrix;
 use rocmforge::backend::cpu::memory::AlignedBuf;
@@ -161,6 +161,26 @@ mod peaks {
         sums.iter().map(|&sum| _mm512_reduce_add_ps(sum)).sum::<f32>() as i32
     }
 
+    /// 32 products of F16.
+    ///
+    /// # Safety
+    /// AVX512_FP16.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn avx512_f16(seed: i32) -> i32 {
+        let w = _mm512_set1_epi32(seed);
+        let mut sums = [_mm512_setzero_si512(); SUMS];
+        for _ in 0..TURNS {
+            for sum in &mut sums {
+                // SAFETY: registers alone are touched. (The intrinsic is younger than this crate's oldest compiler.)
+                unsafe {
+                    std::arch::asm!("vfmadd231ph {}, {}, {}", inout(zmm_reg) *sum, in(zmm_reg) w, in(zmm_reg) w,
+                        options(pure, nomem, nostack, preserves_flags));
+                }
+            }
+        }
+        sums.iter().fold(0, |all, &sum| all ^ _mm512_reduce_add_epi32(sum))
+    }
+
     /// 8 products of floats.
     #[target_feature(enable = "avx2,fma")]
     pub fn avx2_floats(seed: i32) -> i32 {
@@ -208,8 +228,12 @@ fn compute_peaks(isa: Isa, pool: &Pool) -> Peaks {
             bytes: rate(64, &|x| unsafe { peaks::avx512_bytes(x) }),
             // SAFETY: as above.
             floats: rate(16, &|x| unsafe { peaks::avx512_floats(x) }),
-            // SAFETY: the processor has bf16.
-            halves: Isa::prefers_bf16().then(|| rate(32, &|x| unsafe { peaks::avx512_bf16(x) })),
+            halves: Isa::short_float().map(|short| match short {
+                // SAFETY: the processor multiplies these.
+                ShortFloat::Bf16 => rate(32, &|x| unsafe { peaks::avx512_bf16(x) }),
+                // SAFETY: as above.
+                ShortFloat::F16 => rate(32, &|x| unsafe { peaks::avx512_f16(x) }),
+            }),
         },
         Isa::AvxVnni => Peaks {
             // SAFETY: as above.

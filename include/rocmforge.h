@@ -394,7 +394,7 @@ typedef struct {
     // `RF_SAMPLER_…`, or 0.
     uint32_t flags;
     // The same seed, session, library and machine give the same text, if the tokens before were computed in the same steps:
-    // on processors that multiply bf16, many tokens at once are rounded otherwise than few.
+    // on processors that multiply bf16 or F16, many tokens at once are rounded otherwise than few.
     uint64_t seed;
     // Divides the logits; above 0. 0: 0.8.
     float temperature;

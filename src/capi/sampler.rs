@@ -35,7 +35,7 @@ pub struct rf_sampler_options {
     /// `RF_SAMPLER_…`, or 0.
     pub flags: u32,
     /// The same seed, session, library and machine give the same text, if the tokens before were computed in the same steps:
-    /// on processors that multiply bf16, many tokens at once are rounded otherwise than few.
+    /// on processors that multiply bf16 or F16, many tokens at once are rounded otherwise than few.
     pub seed: u64,
     /// Divides the logits; above 0. 0: 0.8.
     pub temperature: f32,

@@ -1,30 +1,35 @@
 //! Activations: float32 rows, and the same rows quantised to 8 bits for the integer kernels.
 //!
 //! One quantisation serves every weight format in blocks, another those in super-blocks: see [`quantize`](super::quantize).
-//! Where products of bf16 are quicker than those of float32 ([`Isa::prefers_bf16`]), many rows are rounded to that besides, for
+//! Where products of 16 bits are quicker than those of float32 ([`Isa::short_float`]), many rows are rounded to these besides, for
 //! weights in F16 and BF16. Each form is made once, when the first product asks for it.
 
 use super::amx::rows::{LEAST_ROWS, Tiles};
 use super::avx2::multiples::{self, Multiples};
 use super::avx2::wide;
-use super::features::Isa;
-use super::floats::round_row;
+use super::features::{Isa, ShortFloat};
 use super::memory::AlignedBuf;
 use super::pool::Pool;
 use super::quantize::{BLOCK, Halves, Joined, SUPER_BLOCK, SuperBlock, quantize_row, quantize_super_blocks};
 use super::rows::Rows;
+use super::short_floats::{ShortRows, round_row};
 use crate::error::{Error, Result};
 
-/// Rows from which on weights in F16 and BF16 are multiplied in bf16; fewer are bound by memory, which float32 keeps up with.
-pub const BF16_ROWS: usize = 8;
+/// Rows from which on weights in F16 and BF16 are multiplied in 16 bits; fewer are bound by memory, which float32 keeps up with.
+pub const SHORT_ROWS: usize = 8;
 /// A cache line.
 const SPARE: usize = 64;
 
-/// Elements from one row of bf16 to the next: whole blocks, and no power of two, or eight rows would meet in one set of the
+/// Elements from one row of 16 bits to the next: whole blocks, and no power of two, or eight rows would meet in one set of the
 /// first cache.
-fn bf16_stride(columns: usize) -> usize {
+fn short_stride(columns: usize) -> usize {
     let width = columns.next_multiple_of(BLOCK);
     if width.is_multiple_of(512) { width + SPARE / 2 } else { width }
+}
+
+/// Of which 16 bits products of so many rows are made, if `isa` admits them and the processor makes them quickly.
+fn short_float(isa: Isa, rows: usize) -> Option<ShortFloat> {
+    Isa::short_float().filter(|_| isa == Isa::Avx512Vnni && rows >= SHORT_ROWS)
 }
 
 /// How rows are quantised for integer kernels.
@@ -57,13 +62,14 @@ pub struct Acts {
     /// The rows in 16 bits and their scales: AVX2 alone.
     wide: AlignedBuf,
     wide_scales: AlignedBuf,
-    /// The rows in bf16, [`bf16_stride`] apart: none where there are no products of them.
-    bf16: AlignedBuf,
+    /// The rows in 16 bits, [`short_stride`] apart, and the scale of each: none where there are no products of them.
+    short: AlignedBuf,
+    short_scales: AlignedBuf,
     /// The forms of the values that were made since these were written.
     quantized: bool,
     in_super_blocks: bool,
     widened: bool,
-    rounded: bool,
+    rounded: Option<ShortFloat>,
     /// The same in tiles, where AMX multiplies them, and room for those that are made of them.
     tiles: Option<[Tiles; 2]>,
     tiled: bool,
@@ -76,7 +82,7 @@ impl Acts {
     pub fn new(rows: usize, columns: usize, isa: Isa) -> Result<Acts> {
         let width = columns.next_multiple_of(BLOCK);
         let on_tiles = isa == Isa::Amx && rows >= LEAST_ROWS;
-        let on_vectors = isa == Isa::Avx512Vnni && rows >= BF16_ROWS && Isa::prefers_bf16();
+        let short_rows = if short_float(isa, rows).is_some() { rows } else { 0 };
         let elements = rows
             .checked_mul(width)
             .filter(|n| isize::try_from(n.saturating_mul(4)).is_ok())
@@ -95,11 +101,12 @@ impl Acts {
             units: AlignedBuf::zeroed(avx2_rows * size_of::<f32>())?,
             wide: AlignedBuf::zeroed(avx2_blocks * BLOCK * size_of::<i16>())?,
             wide_scales: AlignedBuf::zeroed(avx2_rows * size_of::<f32>())?,
-            bf16: AlignedBuf::zeroed(if on_vectors { 2 * elements + rows * SPARE } else { 0 })?,
+            short: AlignedBuf::zeroed(short_rows * (2 * width + SPARE))?,
+            short_scales: AlignedBuf::zeroed(short_rows * size_of::<f32>())?,
             quantized: false,
             in_super_blocks: false,
             widened: false,
-            rounded: false,
+            rounded: None,
             tiles: match on_tiles {
                 true => Some([Tiles::new(rows, columns)?, Tiles::new(rows, columns)?]),
                 false => None,
@@ -119,7 +126,7 @@ impl Acts {
 
     /// No form of the values has been made.
     fn forget(&mut self) {
-        (self.quantized, self.in_super_blocks, self.widened, self.rounded) = (false, false, false, false);
+        (self.quantized, self.in_super_blocks, self.widened, self.rounded) = (false, false, false, None);
         (self.tiled, self.only_tiled) = (false, false);
     }
 
@@ -253,9 +260,11 @@ impl Acts {
         }
     }
 
-    /// The rows in bf16 and the elements from one to the next, if [`Acts::round`] has made them.
-    pub(super) fn bf16(&self) -> Option<(&[u16], usize)> {
-        self.rounded.then(|| (bytemuck::cast_slice(self.bf16.as_slice()), bf16_stride(self.columns)))
+    /// The rows in 16 bits, if [`Acts::round`] has made them.
+    pub(super) fn short(&self) -> Option<ShortRows<'_>> {
+        let (float, stride) = (self.rounded?, short_stride(self.columns));
+        let values = Acts::first_of(&self.short, self.n * stride);
+        Some(ShortRows { float, values, stride, scales: Acts::first_of(&self.short_scales, self.n) })
     }
 
     /// Quantises all rows, unless that is done. Rows that are no whole number of blocks stay float32: only float formats have
@@ -303,21 +312,22 @@ impl Acts {
         }
     }
 
-    /// Rounds all rows to bf16, filled up with zeros to whole blocks, unless that is done: if `isa` admits products of bf16,
-    /// the processor [prefers](Isa::prefers_bf16) them, and there are at least [`BF16_ROWS`] rows.
+    /// Rounds all rows to 16 bits, filled up with zeros to whole blocks, unless that is done: if there are
+    /// [quick products](short_float) of them.
     pub fn round(&mut self, isa: Isa, pool: &Pool) {
-        let (n, columns, stride) = (self.n, self.columns, bf16_stride(self.columns));
-        if self.rounded || n < BF16_ROWS || isa != Isa::Avx512Vnni || !Isa::prefers_bf16() {
-            return;
-        }
-        self.rounded = true;
+        let (n, columns, stride) = (self.n, self.columns, short_stride(self.columns));
+        let Some(float) = short_float(isa, n).filter(|_| self.rounded.is_none()) else { return };
+        self.rounded = Some(float);
         let values: &[f32] = &bytemuck::cast_slice(self.values.as_slice())[..n * columns];
-        let bf16 = Rows::new(&mut bytemuck::cast_slice_mut::<u8, u16>(self.bf16.as_mut_slice())[..n * stride], stride);
+        let short =
+            Rows::new(&mut bytemuck::cast_slice_mut::<u8, u16>(self.short.as_mut_slice())[..n * stride], stride);
+        let scales = Rows::new(&mut bytemuck::cast_slice_mut::<u8, f32>(self.short_scales.as_mut_slice())[..n], 1);
         pool.each_row(n, &|i| {
             // SAFETY: each row is taken by one task.
-            let (row, rest) = unsafe { bf16.row(i) }.split_at_mut(columns);
-            // SAFETY: the processor has bf16.
-            unsafe { round_row(&values[i * columns..(i + 1) * columns], row) };
+            let (row, scale) = unsafe { (short.row(i), scales.row(i)) };
+            let (row, rest) = row.split_at_mut(columns);
+            // SAFETY: the processor multiplies these.
+            scale[0] = unsafe { round_row(float, &values[i * columns..(i + 1) * columns], row) };
             rest.fill(0);
         });
     }

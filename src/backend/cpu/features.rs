@@ -76,6 +76,15 @@ static AMX: LazyLock<bool> = LazyLock::new(|| {
     false
 });
 
+/// Floats of 16 bits that products are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShortFloat {
+    /// Pairs of which are added in float32.
+    Bf16,
+    /// Added in F16.
+    F16,
+}
+
 impl Isa {
     /// Every instruction set, from the plainest.
     pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Amx];
@@ -115,10 +124,24 @@ impl Isa {
         false
     }
 
-    /// Whether that is quicker than float32. On AMD's cores these products are twice as many in the same time; on Intel's, where AMX
-    /// has the quick ones, half as many (measured on a Xeon of the fifth generation: 83 GFLOP/s and 170).
-    pub fn prefers_bf16() -> bool {
-        Isa::has_bf16() && !*INTEL
+    /// Whether the processor multiplies and adds in F16 (AVX512_FP16), beside [`Isa::Avx512Vnni`], whose cap admits it.
+    pub fn has_f16() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            *VECTORS == Isa::Avx512Vnni && is_x86_feature_detected!("avx512fp16")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Of which floats of 16 bits this processor makes twice as many products as of float32, if of any. On AMD's cores these are bf16;
+    /// Intel's, where AMX has the quick ones, make half as many of these (measured on a Xeon of the fifth generation: 83 GFLOP/s, 170 of
+    /// float32), and twice as many of F16.
+    pub fn short_float() -> Option<ShortFloat> {
+        match *INTEL {
+            true => Isa::has_f16().then_some(ShortFloat::F16),
+            false => Isa::has_bf16().then_some(ShortFloat::Bf16),
+        }
     }
 
     /// The name that the command line and the log use.

@@ -1,9 +1,10 @@
 //! Packed groups of float weights in whichever form they are, and what is done with them.
 
 use super::bf12;
-use super::features::Isa;
-use super::floats::{FLOAT_GROUPS, FLOAT_MOST, Float, Lines, Meanwhile, float_kernel, round_group};
+use super::features::{Isa, ShortFloat};
+use super::floats::{FLOAT_GROUPS, FLOAT_MOST, Float, Lines, Meanwhile, float_kernel};
 use super::pack::ROWS;
+use super::short_floats::round_group;
 
 /// A packed group of 16 rows of floats.
 #[derive(Clone, Copy)]
@@ -39,23 +40,36 @@ impl FloatGroup<'_> {
         unsafe { multiply(isa, float, 1, bytes.as_ptr(), columns, x, Meanwhile::FetchOn, out) }
     }
 
-    /// The group in bf16, in pairs of columns, `[columns / 2][16][2]`, rounded where need be: written to `out`, unless it lies
-    /// like that already.
+    /// The group in 16 bits, in pairs of columns, `[columns / 2][16][2]`, rounded where need be, and what its numbers are multiples
+    /// of: written to `out`, unless it lies like that already. Exceptions are zero. None if there is no such form.
     ///
     /// # Safety
-    /// AVX-512 with BF16, and room for the pairs.
-    pub unsafe fn in_bf16(&self, columns: usize, out: *mut u8) -> *const u8 {
-        match self {
-            FloatGroup::Floats(Float::Bf16, bytes) => return bytes.as_ptr(),
-            FloatGroup::Floats(float, bytes) => {
-                assert!(bytes.len() >= float.group_bytes(columns));
+    /// The processor multiplies `float`; there is room for the pairs.
+    pub unsafe fn in_short(&self, short: ShortFloat, columns: usize, out: *mut u8) -> Option<(*const u8, f32)> {
+        let (float, bytes) = match self {
+            FloatGroup::Floats(float, bytes) => (*float, *bytes),
+            // SAFETY: as demanded.
+            FloatGroup::Bf12(group) => return Some((out, unsafe { group.in_short(short, out) })),
+        };
+        assert!(bytes.len() >= float.group_bytes(columns));
+        match (float, short) {
+            (Float::Bf16, ShortFloat::Bf16) | (Float::F16, ShortFloat::F16) => Some((bytes.as_ptr(), 1.0)),
+            (Float::F16, ShortFloat::Bf16) => {
                 // SAFETY: as demanded; a group of all columns.
                 unsafe { round_group(bytes.as_ptr(), columns.div_ceil(2), out) };
+                Some((out, 1.0))
             }
-            // SAFETY: as demanded.
-            FloatGroup::Bf12(group) => unsafe { group.in_bf16(out) },
+            (Float::F32, _) | (Float::Bf16, ShortFloat::F16) => None,
         }
-        out
+    }
+
+    /// Adds what the exceptions' zeros left out to the products of some rows of activations: `x` is `[rows][columns]`, `out`
+    /// `[rows][16]`.
+    #[inline]
+    pub fn add_exceptions(&self, x: &[f32], out: &mut [f32]) {
+        if let FloatGroup::Bf12(group) = self {
+            group.add_exceptions(x, out);
+        }
     }
 }
 
@@ -107,9 +121,7 @@ pub(super) unsafe fn multiply_again(
         let lines = Lines::new(part(nth.saturating_sub(1))..part(nth), columns.div_ceil(2));
         let width = multiply(isa, Float::F32, n, decoded, columns, x, Meanwhile::FetchNext(lines), out)?;
         for (group, out) in groups.iter().zip(out.chunks_exact_mut(width * ROWS)) {
-            if let FloatGroup::Bf12(group) = group {
-                group.add_exceptions(x, out);
-            }
+            group.add_exceptions(x, out);
         }
         Some(width)
     }

@@ -1,8 +1,8 @@
-//! Products of float weights: packed ones, in float32 or in bf16, and plain rows.
+//! Products of float weights with float32: packed ones, and plain rows.
 //!
 //! Packed floats lie in groups of 16 rows as pairs of columns, `[columns / 2][16][2]`, an odd last column filled up with a
-//! zero. A lane's neighbour is then the same row's other column: one load of two activations serves two vectors of weights,
-//! and bf16 pairs are what `vdpbf16ps` multiplies as they are.
+//! zero. A lane's neighbour is then the same row's other column: one load of two activations serves two vectors of weights, and
+//! what multiplies [16 bits](super::short_floats) takes pairs as they are.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a lane or a word, in several arrays at once
 
@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::features::Isa;
 use super::pack::ROWS;
-use super::simd::{Avx2, Avx512Vnni, Fetch, Simd, halves_to_bf16};
+use super::simd::{Avx2, Avx512Vnni, Fetch, Simd};
 use crate::quant::TensorType;
 
 /// The element type of a float row.
@@ -116,7 +116,7 @@ impl Lines {
 
     /// Asks for the one of pair `c`.
     #[inline(always)]
-    fn fetch(&self, c: usize) {
+    pub fn fetch(&self, c: usize) {
         // SAFETY: a prefetch may name any address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.wrapping_add(c * self.step).cast()) };
     }
@@ -303,95 +303,6 @@ pub(super) fn float_kernel(isa: Isa, groups: usize, left: usize) -> Option<(usiz
         (.., 2..=3) => Some((2, float_group_avx2::<2, 4>)),
         (.., 4..=5 | 8..=9) => Some((4, float_group_avx2::<4, 2>)),
         _ => Some((6, float_group_avx2::<6, 2>)),
-    }
-}
-
-/// Rows of activations that a kernel of bf16 takes at once.
-pub(super) const BF16_WIDTHS: [usize; 4] = [8, 4, 2, 1];
-/// Groups that it takes at once: a pair of activations, once it is in all lanes, serves them all.
-pub(super) const BF16_GROUPS: usize = 2;
-
-/// Multiplies groups of bf16 weights, one behind the other, by rows of bf16 activations, `stride` apart, of `pairs` pairs of
-/// columns: `out[groups][N][16]`. Meanwhile it asks for as many bytes at `next` as a group has: memory would else rest while
-/// the products are made. Any address will do.
-///
-/// # Safety
-/// AVX-512 with BF16; as many groups and rows of activations as the kernel takes.
-pub(super) type Bf16Kernel =
-    unsafe fn(groups: *const u8, pairs: usize, x: *const u16, stride: usize, next: *const u8, out: *mut f32);
-
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn bf16_groups<const N: usize, const GROUPS: usize>(
-    groups: *const u8,
-    pairs: usize,
-    x: *const u16,
-    stride: usize,
-    next: *const u8,
-    out: *mut f32,
-) {
-    // SAFETY: as `Bf16Kernel` demands; a vector is as well one of bf16 as one of integers.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); GROUPS]; N];
-        for c in 0..pairs {
-            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(c * 4 * ROWS).cast());
-            let mut w = [_mm512_setzero_si512(); GROUPS];
-            for g in 0..GROUPS {
-                w[g] = _mm512_loadu_si512(groups.add((g * pairs + c) * 4 * ROWS).cast());
-            }
-            for t in 0..N {
-                let pair = x.add(t * stride + 2 * c).cast::<i32>().read_unaligned();
-                let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair));
-                for g in 0..GROUPS {
-                    let w = std::mem::transmute::<__m512i, __m512bh>(w[g]);
-                    sums[t][g] = _mm512_dpbf16_ps(sums[t][g], w, x);
-                }
-            }
-        }
-        for g in 0..GROUPS {
-            for t in 0..N {
-                _mm512_storeu_ps(out.add((g * N + t) * ROWS), sums[t][g]);
-            }
-        }
-    }
-}
-
-/// The kernels for one group and for [`BF16_GROUPS`], each for every one of [`BF16_WIDTHS`].
-pub(super) static BF16_KERNELS: [[Bf16Kernel; 4]; BF16_GROUPS] = [
-    [bf16_groups::<8, 1>, bf16_groups::<4, 1>, bf16_groups::<2, 1>, bf16_groups::<1, 1>],
-    [bf16_groups::<8, 2>, bf16_groups::<4, 2>, bf16_groups::<2, 2>, bf16_groups::<1, 2>],
-];
-
-/// Rounds `pairs` pairs of columns of a packed group of F16 to bf16.
-///
-/// # Safety
-/// AVX-512 with BF16, the pairs at `group`, and room for them at `out`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) unsafe fn round_group(group: *const u8, pairs: usize, out: *mut u8) {
-    // SAFETY: as the caller's.
-    unsafe {
-        let fetch = Fetch::new();
-        for c in 0..pairs {
-            let w = group.add(c * 4 * ROWS);
-            fetch.ahead_of(w, 4 * ROWS);
-            _mm512_storeu_si512(out.add(c * 4 * ROWS).cast(), halves_to_bf16(_mm512_loadu_si512(w.cast())));
-        }
-    }
-}
-
-/// Rounds a row of activations to bf16, to the nearest and of two the even one.
-///
-/// # Safety
-/// AVX-512 with BF16.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) unsafe fn round_row(values: &[f32], out: &mut [u16]) {
-    for (x, out) in values.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
-        let mask = (1u32 << x.len().min(out.len())).wrapping_sub(1) as __mmask16;
-        // SAFETY: only what the mask names is read and written; 256 bits are as well integers as bf16.
-        unsafe {
-            let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, x.as_ptr()));
-            let rounded = std::mem::transmute::<__m256bh, __m256i>(rounded);
-            _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), mask, rounded);
-        }
     }
 }
 

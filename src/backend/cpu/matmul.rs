@@ -2,8 +2,8 @@
 //!
 //! All products of a verb are one parallel region. A task is some consecutive groups of 16 rows; it multiplies them by
 //! all rows of activations, so that weights are read once and activations stay in the cache, or, if there are many, by those
-//! that its thread takes for all else ([`Grid`]). A result does not depend on the number of threads, nor on how many rows of activations there are, but where the processor multiplies bf16 best and
-//! there are enough rows: weights in F16 and BF16 from [`BF16_ROWS`](super::acts::BF16_ROWS) rows on, and on AMX all weights
+//! that its thread takes for all else ([`Grid`]). A result does not depend on the number of threads, nor on how many rows of activations there are, but where the processor multiplies
+//! floats of 16 bits best and there are enough rows: weights in F16 and BF16 from [`SHORT_ROWS`](super::acts::SHORT_ROWS) rows on, and on AMX all weights
 //! from [`amx::rows::LEAST_ROWS`] on.
 
 use std::cell::RefCell;
@@ -13,10 +13,7 @@ use super::acts::Acts;
 use super::amx;
 use super::features::Isa;
 use super::float_groups::{Products, multiply_again};
-use super::floats::{
-    BF16_GROUPS, BF16_KERNELS, BF16_WIDTHS, FLOAT_GROUPS, FLOAT_MOST, FLOAT_WIDTHS, Float, float_products,
-    groups_at_once,
-};
+use super::floats::{FLOAT_GROUPS, FLOAT_MOST, FLOAT_WIDTHS, Float, float_products, groups_at_once};
 use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
 use super::memory::Line;
@@ -24,6 +21,7 @@ use super::pack::{COLUMNS, Layout, ROWS};
 use super::panels::{self, Panels, panels};
 use super::pool::Pool;
 use super::rows::Rows;
+use super::short_floats::{self, ShortGroups, ShortRows, short_bytes};
 use grid::Grid;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.
@@ -32,7 +30,7 @@ const ACTS_TILE: usize = 64;
 const PANEL_ACTS: usize = 768 << 10;
 /// Bytes of sums that are kept while panels that make up one group of rows follow each other.
 const PANEL_SUMS: usize = 256 << 10;
-/// The same for float activations and those in bf16, in bytes.
+/// The same for float activations and those in 16 bits, in bytes.
 const FLOAT_ACTS_TILE: usize = 256 << 10;
 /// Tasks of each thread: enough to even out a slow core, few enough to be worth their claims.
 const TASKS_PER_THREAD: usize = 4;
@@ -137,7 +135,7 @@ fn forms(pool: &Pool, isa: Isa, acts: &mut Acts, matrices: &[&Matrix], exact: bo
         if let Some(kernel) = kernel(matrix.tensor_type(), isa) {
             acts.quantize(kernel.form, isa, pool);
         }
-        if matrix.has_packed_halves() {
+        if Isa::short_float().is_some_and(|short| matrix.multiplies_in(short)) {
             acts.round(isa, pool);
         }
     }
@@ -153,8 +151,8 @@ impl Part<'_> {
             return unsafe { amx::multiply(self.matrix, tiles, rows, groups, target) };
         }
         if self.matrix.float_group(groups.start).is_some() {
-            return match acts.bf16().filter(|_| !exact && self.matrix.has_packed_halves()) {
-                Some((x, stride)) => self.run_bf16(acts, x, stride, rows, groups),
+            return match acts.short().filter(|short| !exact && self.matrix.multiplies_in(short.float)) {
+                Some(short) => self.run_short(isa, acts, &short, rows, groups),
                 None => self.run_packed_floats(isa, acts, rows, groups),
             };
         }
@@ -344,56 +342,35 @@ impl Part<'_> {
         });
     }
 
-    /// Packed F16 or BF16 by activations in bf16, whose rows are `stride` apart.
-    fn run_bf16(&self, acts: &Acts, x: &[u16], stride: usize, rows: Range<usize>, groups: Range<usize>) {
-        let pairs = acts.columns().div_ceil(2);
-        let size = Float::Bf16.group_bytes(acts.columns());
-        let tile = (FLOAT_ACTS_TILE / (2 * stride).max(1)).max(1).next_multiple_of(BF16_WIDTHS[0]);
+    /// Packed F16 or BF16 by activations in 16 bits.
+    fn run_short(&self, isa: Isa, acts: &Acts, short: &ShortRows, rows: Range<usize>, groups: Range<usize>) {
+        let columns = acts.columns();
+        let tile = (FLOAT_ACTS_TILE / (2 * short.stride).max(1)).max(1).next_multiple_of(short_floats::WIDTHS[0]);
         PANEL.with_borrow_mut(|lines| {
-            let rounded = panel(lines, BF16_GROUPS * size);
+            let room = panel(lines, short_floats::GROUPS * short_bytes(columns));
             for first in rows.clone().step_by(tile) {
                 let end = rows.end.min(first + tile);
-                for group in groups.clone().step_by(BF16_GROUPS) {
-                    let n = BF16_GROUPS.min(groups.end - group);
-                    let Some((weights, mut next)) = self.in_bf16(group, n, rounded) else { continue };
-                    let mut at = first;
-                    while at < end {
-                        let width = BF16_WIDTHS.iter().position(|&w| w <= end - at).unwrap_or(BF16_WIDTHS.len() - 1);
-                        let mut out = [0.0; BF16_GROUPS * BF16_WIDTHS[0] * ROWS];
-                        let x = &x[at * stride..(at + BF16_WIDTHS[width]) * stride];
-                        // SAFETY: the processor has bf16; `n` groups of all columns, and as many rows of activations as
-                        // the kernel takes.
-                        unsafe {
-                            BF16_KERNELS[n - 1][width](weights, pairs, x.as_ptr(), stride, next, out.as_mut_ptr());
+                let runs = (end - first).div_ceil(short_floats::WIDTHS[0]);
+                for group in groups.clone().step_by(short_floats::GROUPS) {
+                    let several = (group..groups.end).map_while(|group| self.matrix.float_group(group));
+                    // SAFETY: activations are in 16 bits only where the processor multiplies them; the panel has room for the groups.
+                    let Some(several) = (unsafe { ShortGroups::new(short.float, several, columns, room) }) else {
+                        continue;
+                    };
+                    let (mut at, mut products): (_, Products) = (first, [0.0; _]);
+                    for nth in 0.. {
+                        let x = &acts.values()[at * columns..end * columns];
+                        let Some(width) = several.multiply(short, (at, end), (nth, runs), x, isa, &mut products) else {
+                            break;
+                        };
+                        for (i, products) in products.chunks_exact(ROWS).take(several.count() * width).enumerate() {
+                            self.store(at + i % width, (group + i / width) * ROWS, products);
                         }
-                        // As many groups as were multiplied are fetched; after that, what is in the cache.
-                        let fetched = (at - first) / BF16_WIDTHS[0] + 1;
-                        next = if fetched < n { next.wrapping_add(size) } else { weights };
-                        let products = out.chunks_exact(ROWS).take(n * BF16_WIDTHS[width]);
-                        for (i, products) in products.enumerate() {
-                            let (g, t) = (i / BF16_WIDTHS[width], i % BF16_WIDTHS[width]);
-                            self.store(at + t, (group + g) * ROWS, products);
-                        }
-                        at += BF16_WIDTHS[width];
+                        at += width;
                     }
                 }
             }
         });
-    }
-
-    /// `n` groups in bf16, one behind the other, in `panel` if not where they are; and where the groups after them begin.
-    fn in_bf16(&self, group: usize, n: usize, panel: *mut u8) -> Option<(*const u8, *const u8)> {
-        let columns = self.matrix.columns();
-        let size = Float::Bf16.group_bytes(columns);
-        let (mut first, mut end) = (None, std::ptr::null());
-        for i in 0..n {
-            let weights = self.matrix.float_group(group + i)?;
-            // SAFETY: activations are in bf16 only where the processor has it; the panel has room for all groups.
-            let place = unsafe { weights.in_bf16(columns, panel.add(i * size)) };
-            first.get_or_insert(place);
-            end = weights.bytes().as_ptr_range().end;
-        }
-        Some((first?, end))
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use parking_lot::Mutex;
 
 use super::bf12::{self, Bf12};
-use super::features::Isa;
+use super::features::{Isa, ShortFloat};
 use super::float_groups::FloatGroup;
 use super::floats::{Float, has_float_kernels};
 use super::kernels::kernel;
@@ -121,9 +121,13 @@ impl Matrix {
         }
     }
 
-    /// Whether these are packed floats of 16 bits or fewer.
-    pub(super) fn has_packed_halves(&self) -> bool {
-        matches!(self.storage, Storage::Bf12(_) | Storage::Floats(Float::F16 | Float::Bf16, _))
+    /// Whether these are packed floats that can be multiplied in 16 bits of this kind.
+    pub(super) fn multiplies_in(&self, short: ShortFloat) -> bool {
+        match (&self.storage, short) {
+            (Storage::Bf12(_) | Storage::Floats(Float::F16, _), _) => true,
+            (Storage::Floats(Float::Bf16, _), short) => short == ShortFloat::Bf16,
+            _ => false,
+        }
     }
 
     /// Group `group` of packed floats; none if they are not packed.

@@ -21,6 +21,7 @@ pub mod pool;
 mod populate;
 mod quantize;
 mod rows;
+mod short_floats;
 mod simd;
 mod tiles;
 pub mod vector;

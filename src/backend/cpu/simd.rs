@@ -64,13 +64,23 @@ pub(super) unsafe fn to_bf16(low: __m512, high: __m512) -> __m512i {
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// The same of 32 numbers in half precision.
+/// 32 numbers in half precision as two vectors, in order.
+#[inline(always)]
+pub(super) unsafe fn halves_to_floats(halves: __m512i) -> [__m512; 2] {
+    // SAFETY: the caller enables AVX-512.
+    unsafe {
+        let (low, high) = (_mm512_castsi512_si256(halves), _mm512_extracti64x4_epi64::<1>(halves));
+        [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
+    }
+}
+
+/// The same as a vector of bf16.
 #[inline(always)]
 pub(super) unsafe fn halves_to_bf16(halves: __m512i) -> __m512i {
     // SAFETY: as above.
     unsafe {
-        let low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
-        to_bf16(low, _mm512_cvtph_ps(_mm512_extracti64x4_epi64::<1>(halves)))
+        let [low, high] = halves_to_floats(halves);
+        to_bf16(low, high)
     }
 }
 
@@ -99,13 +109,12 @@ shifts! {
     shift_left_8, "vpsllvd", __m256i, ymm_reg, "avx2";
 }
 
-/// `sum + Σ w·x` of pairs of 16 bits, written out: the compiler makes a product and an addition of the intrinsic. (Not `pure`: they stay in
-/// order, which keeps the sums of one half of a tile apart from those of the other.)
-macro_rules! pairs {
+/// `sum + w·x`, written out. (Not `pure`: they stay in order, which keeps the sums of one half of a tile apart from those of the other.)
+macro_rules! multiply_add {
     ($($name:ident, $instruction:literal, $vector:ident, $register:ident, $feature:literal;)*) => {$(
         #[inline]
         #[target_feature(enable = $feature)]
-        fn $name(mut sum: $vector, w: $vector, x: $vector) -> $vector {
+        pub(super) fn $name(mut sum: $vector, w: $vector, x: $vector) -> $vector {
             // SAFETY: registers alone are touched.
             unsafe {
                 std::arch::asm!(concat!($instruction, " {}, {}, {}"), inout($register) sum, in($register) w,
@@ -116,9 +125,12 @@ macro_rules! pairs {
     )*};
 }
 
-pairs! {
+multiply_add! {
+    // Of pairs of 16 bits: the compiler makes a product and an addition of the intrinsic.
     dot_pairs_16, "vpdpwssd", __m512i, zmm_reg, "avx512f,avx512vnni";
     dot_pairs_8, "{{vex}} vpdpwssd", __m256i, ymm_reg, "avxvnni";
+    // Of numbers in half precision: intrinsics are younger than this crate's oldest compiler. Needs AVX512_FP16, too.
+    multiply_add_halves, "vfmadd231ph", __m512i, zmm_reg, "avx512f";
 }
 
 /// `others`, but where `mask` admits it bytes of `a`, which `control` moves within lanes of 16: one operation. (Written out: the compiler

@@ -13,7 +13,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::super::attention::{HeadPage, HeadPages, Query, Scores};
-use super::super::features::Isa;
+use super::super::features::{Isa, ShortFloat};
 use super::super::memory::AlignedBuf;
 use super::super::simd::transpose;
 use super::super::vector::F32x16;
@@ -122,7 +122,7 @@ impl Scratch {
 
 /// Whether it is best to attend in bf16.
 pub(in super::super) fn serves(isa: Isa) -> bool {
-    isa == Isa::Amx || isa == Isa::Avx512Vnni && Isa::prefers_bf16()
+    isa == Isa::Amx || isa == Isa::Avx512Vnni && Isa::short_float() == Some(ShortFloat::Bf16)
 }
 
 /// As [`attention::attend`](super::super::attention::attend), for keys and values in half precision.

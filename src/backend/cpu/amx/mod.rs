@@ -30,6 +30,7 @@ use rows::Tiles;
 use unfold::{Bf12, FEW, Several, bf12_unfolder, round_columns, unfolder};
 use unit::{Amx, Block, Configured, TILE_BYTES, TILE_ROWS, Unit};
 
+use super::features::ShortFloat;
 use super::float_groups::FloatGroup;
 use super::matrix::Matrix;
 use super::memory::Line;
@@ -63,7 +64,7 @@ pub(super) struct Target<'a> {
 
 /// Whether the matrix has a form that can be unfolded.
 pub(super) fn multiplies(matrix: &Matrix) -> bool {
-    matrix.has_packed_halves()
+    matrix.multiplies_in(ShortFloat::Bf16)
         || Layout::of(matrix.tensor_type()).is_some() && unfolder::<Amx>(matrix.tensor_type()).is_some()
 }
 

@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::features::Isa;
+use super::super::features::{Isa, ShortFloat};
 use super::super::float_groups::Products;
 use super::super::pack::ROWS;
 use super::super::simd::{Avx2, Avx512Vnni, Fetch, Simd};
@@ -255,6 +255,18 @@ fn kernel(isa: Isa, left: usize) -> Option<(usize, Kernel)> {
     }
 }
 
+/// Numbers of a group in F16: of their exponents the least is that of F16.
+#[inline(always)]
+unsafe fn to_f16(numbers: __m512i) -> __m512i {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let not_zero = _mm512_test_epi16_mask(numbers, _mm512_set1_epi16(MAGNITUDE as i16));
+        let magnitudes = _mm512_maskz_add_epi16(not_zero, _mm512_slli_epi16::<3>(numbers), _mm512_set1_epi16(1 << 10));
+        // (numbers & sign) | magnitudes
+        _mm512_ternarylogic_epi32::<0xea>(numbers, _mm512_set1_epi16(i16::MIN), magnitudes)
+    }
+}
+
 impl Group<'_> {
     /// Multiplies by as many rows of activations as there is a kernel for, and says how many that were: `x` is
     /// `[rows][columns]`, the products `[rows][16]`. None if there are no rows, or no kernels on `isa`.
@@ -315,31 +327,41 @@ impl Group<'_> {
         }
     }
 
-    /// Decodes the group to bf16, in pairs of columns, `[columns / 2][16][2]`: exceptions too, rounded where need be.
+    /// Decodes the group to 16 bits, in pairs of columns, `[columns / 2][16][2]`, and gives what these numbers are multiples of; its
+    /// exceptions are zero there.
     ///
     /// # Safety
     /// AVX-512, and room for the pairs at `out`.
+    pub unsafe fn in_short(&self, short: ShortFloat, out: *mut u8) -> f32 {
+        // SAFETY: as demanded.
+        unsafe {
+            match short {
+                ShortFloat::Bf16 => self.decode_short::<false>(self.base, out),
+                ShortFloat::F16 => self.decode_short::<true>(0, out),
+            }
+        }
+        match short {
+            ShortFloat::Bf16 => 1.0,
+            // The base's exponent is F16's least. (Below 2⁻¹²⁶, where bf16 has no exponents, numbers as small become others.)
+            ShortFloat::F16 => f32::from_bits((u32::from(self.base >> 7) + 15 - 1).min(254) << 23),
+        }
+    }
+
+    /// The numbers, to which `base` was added, and in `F16` of that kind.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub unsafe fn in_bf16(&self, out: *mut u8) {
-        let (pairs, bytes) = (self.columns.div_ceil(2), 2 * PAIR);
-        let (mut tiles, fetch) = (self.tiles.chunks_exact(TILE), Fetch::new());
+    unsafe fn decode_short<const F16: bool>(&self, base: u16, out: *mut u8) {
+        let (pairs, fetch) = (self.columns.div_ceil(2), Fetch::new());
         // SAFETY: tiles are read; as many pairs are written as there are.
         unsafe {
-            let base = Avx512Vnni::splat_u16(self.base);
-            for (i, tile) in tiles.by_ref().take(pairs / PAIRS).enumerate() {
+            let base = Avx512Vnni::splat_u16(base);
+            for (i, tile) in self.tiles.chunks_exact(TILE).enumerate() {
                 fetch.ahead_of(tile.as_ptr(), TILE);
                 let unfolded = unfold::<Avx512Vnni>(tile.as_ptr(), 0, base);
-                for j in 0..PAIRS {
-                    Avx512Vnni::store(out.add(bytes * (i * PAIRS + j)), unfolded[j]);
+                for (j, &pair) in unfolded.iter().enumerate().take(pairs - i * PAIRS) {
+                    let pair = if F16 { to_f16(pair) } else { pair };
+                    Avx512Vnni::store(out.add(2 * PAIR * (i * PAIRS + j)), pair);
                 }
             }
-            if let Some(tile) = tiles.next() {
-                let unfolded = unfold::<Avx512Vnni>(tile.as_ptr(), 0, base);
-                for (j, &pair) in unfolded.iter().enumerate().take(pairs % PAIRS) {
-                    Avx512Vnni::store(out.add(bytes * (pairs / PAIRS * PAIRS + j)), pair);
-                }
-            }
-            self.put_exceptions(0..self.columns, out);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::super::features::Isa;
+use super::super::features::{Isa, ShortFloat};
 use super::super::float_groups::Products;
 use super::super::floats::{FLOAT_MOST, Float};
 use super::super::matmul::noise::Noise;
@@ -189,19 +189,28 @@ fn unfolded_groups_are_the_numbers() {
             }
         }
         if Isa::detect() < Isa::Avx512Vnni {
-            eprintln!("SKIPPED: unfolding to bf16, which needs AVX-512");
+            eprintln!("SKIPPED: unfolding to 16 bits, which needs AVX-512");
             continue;
         }
         let mut whole = vec![7u16; pairs + 1];
-        // SAFETY: as above.
-        unsafe { group.in_bf16(whole.as_mut_ptr().cast()) };
-        assert_eq!(whole[pairs], 7);
-        for r in 0..ROWS {
-            group.row(r, &mut row);
-            let same = |i: usize| whole[at(r, i)] == bf16::from_f32(row[i]).to_bits();
-            assert!((0..columns).all(same), "{float:?} row {r}");
+        for short in [ShortFloat::F16, ShortFloat::Bf16] {
+            // SAFETY: as above.
+            let scale = unsafe { group.in_short(short, whole.as_mut_ptr().cast()) };
+            assert_eq!(whole[pairs], 7);
+            for r in 0..ROWS {
+                group.row(r, &mut row);
+                group.exceptions.iter().filter(|e| e.row() == r).for_each(|e| row[e.column()] = 0.0);
+                let same = |i: usize| match (short, whole[at(r, i)]) {
+                    (ShortFloat::F16, bits) => f16::from_bits(bits).to_f32() * scale == row[i],
+                    (ShortFloat::Bf16, bits) => bf16::from_bits(bits).to_f32() * scale == row[i],
+                };
+                assert!((0..columns).all(same), "{short:?} of {float:?} row {r}");
+            }
         }
         whole.truncate(pairs);
+        for exception in group.exceptions {
+            whole[at(exception.row(), exception.column())] = bf16::from_f32(exception.value).to_bits();
+        }
         for first in (0..columns).step_by(16) {
             let mut part = [7u16; 8 * PAIR];
             // SAFETY: as above.
