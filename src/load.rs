@@ -63,7 +63,12 @@ impl From<TensorBytes> for TensorData<'_> {
     }
 }
 
-impl TensorData<'_> {
+impl<'a> TensorData<'a> {
+    /// All of `tensor`, which lies in `source`.
+    pub(crate) fn in_file(source: &'a dyn Source, tensor: &'a Tensor) -> TensorData<'a> {
+        TensorData(Place::File { source, tensor, offset: 0, len: tensor.bytes })
+    }
+
     /// Bytes.
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -235,9 +240,7 @@ impl<'a> ModelFile<'a> {
             Some(owner) => TensorBytes::new(owner, tensor.offset as usize, tensor.bytes)
                 .map(TensorData::from)
                 .ok_or_else(|| Error::Internal(format!("tensor '{}' lies outside its file", tensor.name))),
-            None => {
-                Ok(TensorData(Place::File { source: source.as_ref(), tensor, offset: 0, len: tensor.bytes }))
-            }
+            None => Ok(TensorData::in_file(source.as_ref(), tensor)),
         }
     }
 }

@@ -26,11 +26,11 @@ pub const PAGE_TOKENS: usize = 32;
 /// Which part of a network a weight belongs to: a backend of several devices places it by that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The token embedding.
+    /// The token embedding, of which rows are looked up and nothing else.
     Embedding,
     /// A layer.
     Layer(usize),
-    /// The last norm and the head.
+    /// The last norm and the head, which may be the embedding as well.
     Output,
 }
 

@@ -96,16 +96,15 @@ impl<'a> Reader<'a> {
             return Err(self.malformed(format!("{what} has {len} bytes, the limit is {limit}")));
         }
         let position = self.position();
-        let name = self.source.name().to_string();
-        let bytes = self.take(len as usize, what)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => sink(text),
-            Err(e) => {
-                let at = position + e.valid_up_to() as u64;
-                return Err(Error::malformed(name, format!("{what} is not valid UTF-8 at byte {at}")));
+        let valid = match std::str::from_utf8(self.take(len as usize, what)?) {
+            Ok(text) => {
+                sink(text);
+                return Ok(());
             }
-        }
-        Ok(())
+            Err(e) => e.valid_up_to() as u64,
+        };
+        let what = format!("{what} is not valid UTF-8 at byte {}", position + valid);
+        Err(Error::malformed(self.source.name(), what))
     }
 
     /// A metadata value of the type with GGUF's number `type_id`.

@@ -126,12 +126,13 @@ impl<'a> Loader<'a> {
         if rows > u32::MAX as usize {
             return Err(self.malformed(format!("tensor 'token_embd.weight' has {rows} rows")));
         }
-        let token_embd = self.matrix(Part::Embedding, "token_embd.weight", rows, n_embd)?;
-        if self.file.tensors.get("output.weight").is_some() {
-            self.output = Some(self.matrix(Part::Output, "output.weight", rows, n_embd)?);
-        } else if self.backend.separate_output() {
-            self.output = Some(self.matrix(Part::Output, "token_embd.weight", rows, n_embd)?);
-        }
+        let output = match self.file.tensors.get("output.weight") {
+            Some(_) => Some("output.weight"),
+            None => self.backend.separate_output().then_some("token_embd.weight"),
+        };
+        let part = if output.is_some() { Part::Embedding } else { Part::Output };
+        let token_embd = self.matrix(part, "token_embd.weight", rows, n_embd)?;
+        self.output = output.map(|name| self.matrix(Part::Output, name, rows, n_embd)).transpose()?;
         Ok(token_embd)
     }
 

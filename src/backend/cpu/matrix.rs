@@ -3,6 +3,7 @@
 #![allow(clippy::needless_range_loop)] // the index is that of a row or a pair, in registers
 
 use std::arch::x86_64::*;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -74,7 +75,7 @@ impl Matrix {
                 Some(packed) => Storage::Bf12(packed),
                 None => Storage::Floats(float, pack_floats(float, isa, &source)?),
             },
-            _ => Storage::Plain(data.whole()?),
+            _ => Storage::Plain(source.rows()?),
         };
         Ok(Matrix { rows, columns, tensor_type, storage })
     }
@@ -216,7 +217,7 @@ impl Matrix {
     }
 }
 
-/// A matrix to be packed.
+/// A matrix to be packed or copied.
 struct Source<'a> {
     tensor_type: TensorType,
     rows: usize,
@@ -224,6 +225,54 @@ struct Source<'a> {
     data: &'a TensorData<'a>,
     pool: &'a Pool,
     store: &'a Store,
+}
+
+impl Source<'_> {
+    /// What the matrix is called in a file of packed weights, in the form `layout`.
+    fn key(&self, layout: u64) -> Option<Key> {
+        self.data.location().map(|(part, offset)| Key {
+            part: part as u32,
+            tensor_type: self.tensor_type,
+            packing: layout,
+            offset,
+            rows: self.rows as u64,
+            columns: self.columns as u64,
+        })
+    }
+
+    /// The rows as the file has them: where they lie, or in memory of our own.
+    fn rows(&self) -> Result<TensorBytes> {
+        let len = self.data.len();
+        let Some(key) = self.key(ROWS_OF_FILE) else { return self.data.whole() };
+        let copy = self.store.place(Some(key), len, || self.copy())?;
+        TensorBytes::new(Arc::new(copy), 0, len).ok_or_else(|| Error::Internal("a copy that is shorter".into()))
+    }
+
+    /// Reads them all.
+    fn copy(&self) -> Result<AlignedBuf> {
+        let len = self.data.len();
+        let mut copy = self.store.slabs.zeroed(len)?;
+        // Whole rows, and so whole blocks.
+        let row_bytes = (len / self.rows.max(1)).max(1);
+        let [step, portion] = [READ, PORTION].map(|bytes| (bytes / row_bytes).max(1) * row_bytes);
+        for (n, out) in copy.as_mut_slice().chunks_mut(portion).enumerate() {
+            self.store.slabs.populate(out, self.pool);
+            let pieces: Vec<_> = out.chunks_mut(step).map(Mutex::new).collect();
+            let read = |i: usize| self.data.read(n * portion + i * step, &mut pieces[i].lock());
+            if !self.data.any_thread() {
+                (0..pieces.len()).try_for_each(read)?;
+                continue;
+            }
+            let failed = Mutex::new(None);
+            self.pool.run(pieces.len(), &|i| {
+                if let Err(error) = read(i) {
+                    *failed.lock() = Some(error);
+                }
+            });
+            failed.into_inner().map_or(Ok(()), Err)?;
+        }
+        Ok(copy)
+    }
 }
 
 /// Packs a group, given its number and the bytes of its rows, of which the last group has fewer than 16.
@@ -244,10 +293,11 @@ struct Packing<'a> {
     finish: &'a (dyn Fn(&mut [u8]) + Sync),
 }
 
-/// Number of the layout of packed blocks, of floats and of floats in 12 bits.
+/// Number of the layout of packed blocks, of floats, of floats in 12 bits, and of rows as the file has them.
 const BLOCKS: u64 = 1;
 const FLOATS: u64 = 2;
 const BF12: u64 = 3;
+const ROWS_OF_FILE: u64 = 4;
 
 fn pack(layout: &Layout, isa: Isa, source: &Source) -> Result<SharedBytes> {
     let format = layout.tensor_type.format();
@@ -286,7 +336,7 @@ fn pack_bf12(float: Float, isa: Isa, source: &Source) -> Result<Option<Bf12>> {
     let (size, tail) = (bf12::group_bytes(columns), bf12::Found::tail_bytes(rows, columns));
     let packing = Packing { layout: BF12, row_bytes, size, pack: &pack, tail, finish: &finish };
     // Whether it suits them is known if they are in the file of packed weights in one form or the other.
-    let known = |layout, len| packing.key(layout, source).is_some_and(|key| source.store.has(&key, len));
+    let known = |layout, len| source.key(layout).is_some_and(|key| source.store.has(&key, len));
     let floats = rows.div_ceil(ROWS).saturating_mul(float.group_bytes(columns));
     if float == Float::F32
         || known(FLOATS, floats)
@@ -349,22 +399,10 @@ impl Packing<'_> {
         })
     }
 
-    /// What the matrix is called in a file of packed weights, in the form `layout`.
-    fn key(&self, layout: u64, source: &Source) -> Option<Key> {
-        source.data.location().map(|(part, offset)| Key {
-            part: part as u32,
-            tensor_type: source.tensor_type,
-            packing: layout,
-            offset,
-            rows: source.rows as u64,
-            columns: source.columns as u64,
-        })
-    }
-
     /// The packed rows: from where they are kept, or packed now.
     fn place(&self, source: &Source) -> Result<SharedBytes> {
         let total = self.total(source)?;
-        source.store.place(self.key(self.layout, source), total, || self.run(total, source))
+        source.store.place(source.key(self.layout), total, || self.run(total, source))
     }
 
     /// Reads rows and packs them to `total` bytes.
@@ -497,6 +535,58 @@ mod tests {
                     "{columns} columns, word {i}"
                 );
             }
+        }
+    }
+
+    /// A file that is read, by any thread or by one.
+    struct Bytes(Vec<u8>, bool);
+
+    impl crate::gguf::Source for Bytes {
+        fn name(&self) -> &str {
+            "bytes"
+        }
+        fn len(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+            let bytes = self.0.get(offset as usize..).and_then(|bytes| bytes.get(..buffer.len()));
+            buffer.copy_from_slice(bytes.ok_or_else(|| Error::Internal("the end of the file".into()))?);
+            Ok(())
+        }
+        fn any_thread(&self) -> bool {
+            self.1
+        }
+    }
+
+    #[test]
+    fn rows_as_the_file_has_them_are_read_in_pieces() {
+        // More than is read at a time, and than memory is found for; rows that divide neither.
+        let (rows, columns, offset) = (40_011, 416, 7);
+        let len = rows * columns / 32 * 34;
+        assert!(len > PORTION && len % READ != 0);
+        let bytes: Vec<u8> = (0..offset + len).map(|i| ((i * 31 + i / 253) % 120) as u8).collect();
+        let tensor = crate::tensor::Tensor {
+            name: "token_embd.weight".into(),
+            tensor_type: TensorType::Q8_0,
+            dimensions: vec![columns, rows],
+            part: 0,
+            offset: offset as u64,
+            bytes: len,
+        };
+        let pool = Pool::new(2).expect("a pool");
+        let place = |bytes: &Bytes| {
+            let data = TensorData::in_file(bytes, &tensor);
+            Matrix::place(TensorType::Q8_0, rows, columns, &data, None, &pool, &Store::default())
+        };
+        for any_thread in [true, false] {
+            let mut file = Bytes(bytes.clone(), any_thread);
+            let matrix = place(&file).expect("a matrix");
+            for row in [0, 1, 600, rows - 1] {
+                let from = offset + row * columns / 32 * 34;
+                assert!(matrix.plain_row(row) == Some(&bytes[from..from + columns / 32 * 34]), "row {row}");
+            }
+            file.0.pop();
+            assert!(place(&file).is_err(), "a file that has become shorter");
         }
     }
 }

@@ -179,6 +179,12 @@ impl SharedBytes {
     }
 }
 
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
+    }
+}
+
 /// Memory for many tensors, most of which are smaller than a huge page. Side by side in large mappings all of it is in huge
 /// pages: the system hands them out several times as fast (20 GB/s against 3), and reading them misses fewer
 /// translations. A mapping goes back to the system when all that lies in it is dropped.

@@ -192,7 +192,7 @@ impl CpuBackend {
 impl Backend for CpuBackend {
     fn matrix(
         &self,
-        _: Part,
+        part: Part,
         tensor_type: TensorType,
         rows: usize,
         columns: usize,
@@ -203,7 +203,8 @@ impl Backend for CpuBackend {
             rows,
             columns,
             &data,
-            self.packed.then_some(self.isa),
+            // Rows that are only looked up lie best as they are.
+            (self.packed && part != Part::Embedding).then_some(self.isa),
             &self.pool,
             &self.store,
         )?;
