@@ -13,7 +13,7 @@ builds or other options of it, such as "ik=DIR -rtr 1 -fa 1". The ratio is to th
 rocmforge is faster, or takes less memory. --isa caps rocmforge's instruction set; the peers' is what they were built for.
 
 With --load the measure is another: the time of a whole process that loads the model, which the system has in its cache,
-and computes one token. rocmforge runs with its defaults, and once more with a cache of packed weights.
+and computes one token. rocmforge runs with its defaults, with a cache of packed weights, and with the file mapped, as llama.cpp has it.
 """
 
 import argparse
@@ -104,7 +104,8 @@ def compare_load(args, model, threads):
     with tempfile.TemporaryDirectory() as folder:
         ours = [args.rocmforge, "generate", model, "--threads", threads, "--prompt", "a", "-n", 1, "-c", 64]
         ours += ["--temperature", 0, *(["--isa", args.isa] if args.isa else [])]
-        measures = {"load": ours, "load, packed cache": [*ours, f"--packed-cache={folder}"]}
+        cache, mapped = [*ours, f"--packed-cache={folder}"], [*ours, "--mmap"]
+        measures = {"load": ours, "load, packed cache": cache, "load, mapped": mapped}
         one = ["-p", 0, "-n", 1, "-r", 1]
         peers = {p.name: [p.program, "-m", model, "-t", threads, *one, *no_warm_up(p), *p.options] for p in args.peer}
         found = {name: [] for name in [*measures, *peers]}
