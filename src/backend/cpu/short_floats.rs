@@ -6,8 +6,8 @@
 //! which eight are left. `vfmadd231ph` (AVX512_FP16) multiplies and adds with the eleven bits of F16. Weights keep theirs then, as do those
 //! that are [kept in 12 bits](super::bf12). Sums lose some, and become float32 after [`CHAIN`] products. Of sums of any signs, in units of the
 //! root of their terms' squares, errors are 0.0009 (the root of their mean square), where they are 0.0025 with weights and activations
-//! rounded to bf16 and 0.0017 with activations alone. F16 has five bits of exponent: rows of activations are [scaled](round_row) to fit them, and where a sum does not,
-//! as it can only with weights over 31, it is not finite and is made again in float32.
+//! rounded to bf16 and 0.0017 with activations alone. F16 has five bits of exponent: rows of activations are [scaled](round_row) to fit
+//! them, and where a sum does not, as it can only with weights over 31, it is not finite and is made again in float32.
 
 #![allow(clippy::needless_range_loop)] // the index is that of a row and of a group, in several arrays at once
 
@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 
 use super::features::{Isa, ShortFloat};
 use super::float_groups::{FloatGroup, Products};
-use super::floats::{Float, Lines};
+use super::floats::{FLOAT_GROUPS, FLOAT_MOST, Float, Lines};
 use super::pack::ROWS;
 use super::simd::{Avx512Vnni, Fetch, Simd, halves_to_bf16, halves_to_floats, multiply_add_halves};
 
@@ -23,6 +23,8 @@ use super::simd::{Avx512Vnni, Fetch, Simd, halves_to_bf16, halves_to_floats, mul
 pub(super) const WIDTHS: [usize; 4] = [8, 4, 2, 1];
 /// Groups that it takes at once: a pair of activations, once it is in all lanes, serves them all.
 pub(super) const GROUPS: usize = 2;
+// What a kernel writes has room in `Products`.
+const _: () = assert!(GROUPS * WIDTHS[0] <= FLOAT_GROUPS * FLOAT_MOST);
 /// Products that are added in F16, for each of a pair's columns.
 const CHAIN: usize = 32;
 /// The exponent of the greatest number of a scaled row: [`CHAIN`] of them times a weight of up to 31 are finite in F16, and what is small
