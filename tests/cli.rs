@@ -149,7 +149,8 @@ fn errors_are_one_sentence_and_a_status() {
 
 #[test]
 fn a_model_that_cannot_be_made_leaves_no_file() {
-    let file = std::env::temp_dir().join(format!("rocmforge-synth-{}.gguf", std::process::id()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("model.gguf");
     // Rows of 576 are no whole blocks of 256.
     let output = rocmforge(&["synth", "--shape", "135m", "--types", "q4_k_m", text(&file)]);
     assert!(!output.status.success() && !file.exists(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -126,7 +126,8 @@ pub struct Sampler {
     options: SamplerOptions,
 }
 
-/// What sampling remembers of one sequence: the random numbers' place. A clone goes on alike. The buffers grow to the vocabulary's size at the first use and are then reused.
+/// What sampling remembers of one sequence: the random numbers' place. A clone goes on alike. The buffers grow to the vocabulary's size
+/// at the first use and are then reused.
 #[derive(Debug, Clone)]
 pub struct SamplerState {
     rng: SplitMix64,

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
+
 use super::bytes;
 use super::merge::{Join, Merger, NO_ID};
 use super::pre::{Alphabet, Pre};
@@ -11,6 +13,9 @@ use super::vocab::{Vocab, excerpt};
 use crate::error::{Error, Result};
 use crate::gguf::Strings;
 
+/// What pairs of tokens join to. The hash is keyed at random, as that of the vocabulary.
+type Merges = HashMap<u64, Join, RandomState>;
+
 /// The encoder.
 #[derive(Debug)]
 pub(super) struct Bpe {
@@ -18,7 +23,7 @@ pub(super) struct Bpe {
     whole_words: bool,
     alphabet: Alphabet,
     /// What each pair of tokens, as `left << 32 | right`, joins to.
-    merges: HashMap<u64, Join>,
+    merges: Merges,
     /// The token of each byte: of the character that stands for it, or of `<0xNN>`.
     bytes: [Option<u32>; 256],
 }
@@ -102,28 +107,33 @@ fn pair(left: u32, right: u32) -> u64 {
     u64::from(left) << 32 | u64::from(right)
 }
 
-fn read_merges(file: &str, vocab: &Vocab, merges: &Strings) -> Result<HashMap<u64, Join>> {
-    let mut table = HashMap::with_capacity(merges.len());
+fn read_merges(file: &str, vocab: &Vocab, merges: &Strings) -> Result<Merges> {
+    /// Merges whose tokens are looked up at a time.
+    const BATCH: usize = 16;
+    let mut table = Merges::with_capacity_and_hasher(merges.len(), RandomState::new());
     let mut joined = String::new();
     // Most vocabularies have the tokens that merges make in the order of the merges: one is looked for behind the last.
     let mut next = 0;
-    for (rank, merge) in merges.iter().enumerate() {
-        let parts = parts(merge).and_then(|(left, right)| {
+    for first in (0..merges.len()).step_by(BATCH) {
+        let batch: [_; BATCH] =
+            std::array::from_fn(|i| merges.get(first + i).map(|merge| (merge, parts(merge).unwrap_or_default())));
+        let texts = batch.map(|merge| merge.map_or(("", ""), |(_, parts)| parts));
+        let ids = vocab.find_all(texts.map(|(left, _)| left)).into_iter().zip(vocab.find_all(texts.map(|(_, right)| right)));
+        for ((rank, (merge, (left, right))), ids) in (first..).zip(batch.into_iter().flatten()).zip(ids) {
             joined.clear();
             joined.push_str(left);
             joined.push_str(right);
-            let id = if vocab.text(next) == Some(&joined) { next } else { vocab.find(&joined)? };
+            let id = if vocab.text(next) == Some(&joined) { Some(next) } else { vocab.find(&joined) };
+            let ((Some(left), Some(right)), Some(id)) = (ids, id) else {
+                let what = format!(
+                    "merge {rank} of 'tokenizer.ggml.merges', '{}', does not name two tokens that make a third",
+                    excerpt(merge)
+                );
+                return Err(Error::malformed(file, what));
+            };
             next = id.saturating_add(1);
-            Some((pair(vocab.find(left)?, vocab.find(right)?), id))
-        });
-        let Some((pair, id)) = parts else {
-            let what = format!(
-                "merge {rank} of 'tokenizer.ggml.merges', '{}', does not name two tokens that make a third",
-                excerpt(merge)
-            );
-            return Err(Error::malformed(file, what));
-        };
-        table.entry(pair).or_insert(Join { order: rank as u32, id });
+            table.entry(pair(left, right)).or_insert(Join { order: rank as u32, id });
+        }
     }
     Ok(table)
 }

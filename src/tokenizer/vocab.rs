@@ -1,6 +1,6 @@
 //! The vocabulary: the texts of the tokens, their kinds, and the way back from a text to its id.
 
-use std::hash::{BuildHasher, RandomState};
+use ahash::RandomState;
 
 use crate::error::{Error, Result};
 use crate::gguf::Strings;
@@ -100,18 +100,29 @@ impl Vocab {
         Ok(vocab)
     }
 
-    /// The slot that holds the id of `text` with `hash`, or the free one where it would go. The table is never more than
-    /// two thirds full, so the walk ends.
+    /// The slot that holds the id of `text` with `hash`, or the free one where it would go.
     fn slot(&self, text: &str, hash: u64) -> usize {
-        let mask = self.slots.len().wrapping_sub(1);
-        let other = |slot| tag(slot) != tag(hash) || self.texts.get(id_in(slot) as usize) != Some(text);
-        let mut at = hash as usize & mask;
-        loop {
-            match self.slots.get(at) {
-                Some(&slot) if slot != FREE && other(slot) => at = (at + 1) & mask,
-                _ => return at,
-            }
+        let mut at = self.tagged(hash as usize, hash);
+        while self.id_at(at).is_some_and(|id| self.text(id) != Some(text)) {
+            at = self.tagged(at + 1, hash);
         }
+        at
+    }
+
+    /// The first slot from `at` on that is free or has the tag of `hash`. The table is never more than two thirds full, so the
+    /// walk ends.
+    fn tagged(&self, at: usize, hash: u64) -> usize {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut at = at & mask;
+        while self.slots.get(at).is_some_and(|&slot| slot != FREE && tag(slot) != tag(hash)) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// The id in a slot that is not free.
+    fn id_at(&self, slot: usize) -> Option<u32> {
+        self.slots.get(slot).filter(|&&slot| slot != FREE).map(|&slot| id_in(slot))
     }
 
     /// How many tokens there are.
@@ -143,8 +154,23 @@ impl Vocab {
 
     /// The id whose text is exactly `text`.
     pub fn find(&self, text: &str) -> Option<u32> {
-        let slot = self.slot(text, self.hasher.hash_one(text));
-        self.slots.get(slot).copied().filter(|&slot| slot != FREE).map(id_in)
+        self.id_at(self.slot(text, self.hasher.hash_one(text)))
+    }
+
+    /// The id of each of some texts. Slots and texts lie anywhere in memory: each step is made for all of them, so that
+    /// they wait for it together.
+    pub fn find_all<const N: usize>(&self, texts: [&str; N]) -> [Option<u32>; N] {
+        let hashes = texts.map(|text| self.hasher.hash_one(text));
+        let ids = hashes.map(|hash| self.id_at(self.tagged(hash as usize, hash)));
+        let found = ids.map(|id| id.and_then(|id| self.text(id)));
+        let mut all = ids;
+        for ((id, found), text) in all.iter_mut().zip(found).zip(texts) {
+            // Another text with the same tag is rare.
+            if id.is_some() && found != Some(text) {
+                *id = self.find(text);
+            }
+        }
+        all
     }
 
     /// The id of `<0xNN>` for every byte that has one.

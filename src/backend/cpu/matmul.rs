@@ -2,9 +2,9 @@
 //!
 //! All products of a verb are one parallel region. A task is some consecutive groups of 16 rows; it multiplies them by
 //! all rows of activations, so that weights are read once and activations stay in the cache, or, if there are many, by those
-//! that its thread takes for all else ([`Grid`]). A result does not depend on the number of threads, nor on how many rows of activations there are, but where the processor multiplies
-//! floats of 16 bits best and there are enough rows: weights in F16 and BF16 from [`SHORT_ROWS`](super::acts::SHORT_ROWS) rows on, and on AMX all weights
-//! from [`amx::rows::LEAST_ROWS`] on.
+//! that its thread takes for all else ([`Grid`]). A result does not depend on the number of threads, nor on how many rows of
+//! activations there are, but where the processor multiplies floats of 16 bits best and there are enough rows: weights in F16
+//! and BF16 from [`SHORT_ROWS`](super::acts::SHORT_ROWS) rows on, and on AMX all weights from [`amx::rows::LEAST_ROWS`] on.
 
 use std::cell::RefCell;
 use std::ops::Range;
