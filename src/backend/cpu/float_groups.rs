@@ -4,7 +4,7 @@ use super::bf12;
 use super::features::{Isa, ShortFloat};
 use super::floats::{FLOAT_GROUPS, FLOAT_MOST, Float, Lines, Meanwhile, float_kernel};
 use super::pack::ROWS;
-use super::short_floats::round_group;
+use super::short_floats::{self, ShortRows, round_group, short_bytes};
 
 /// A packed group of 16 rows of floats.
 #[derive(Clone, Copy)]
@@ -148,4 +148,94 @@ unsafe fn multiply(
     // products.
     unsafe { run(float, groups, columns, x.as_ptr(), meanwhile, out.as_mut_ptr()) };
     Some(width)
+}
+
+// What a kernel of 16 bits writes has room.
+const _: () = assert!(short_floats::GROUPS * short_floats::WIDTHS[0] <= FLOAT_GROUPS * FLOAT_MOST);
+
+/// Groups of weights in 16 bits.
+pub(super) struct ShortGroups<'a> {
+    groups: [Option<FloatGroup<'a>>; short_floats::GROUPS],
+    n: usize,
+    /// Where they lie, one behind the other.
+    weights: *const u8,
+    /// What the numbers of each are multiples of.
+    scales: [f32; short_floats::GROUPS],
+    /// Where those after them begin.
+    next: *const u8,
+    columns: usize,
+}
+
+impl<'a> ShortGroups<'a> {
+    /// Up to [`GROUPS`](short_floats::GROUPS) groups of `columns` columns, one behind the other, in `panel` if not where they
+    /// are. None if there are none, or one that has no such form.
+    ///
+    /// # Safety
+    /// The processor multiplies `float`; the panel has room for all groups, which nobody else writes while this lives.
+    pub unsafe fn new(
+        float: ShortFloat,
+        groups: impl Iterator<Item = FloatGroup<'a>>,
+        columns: usize,
+        panel: *mut u8,
+    ) -> Option<ShortGroups<'a>> {
+        let null = std::ptr::null();
+        let mut all = ShortGroups { groups: [None; _], n: 0, weights: null, scales: [1.0; _], next: null, columns };
+        for (i, group) in groups.take(short_floats::GROUPS).enumerate() {
+            // SAFETY: as demanded.
+            let (weights, scale) = unsafe { group.in_short(float, columns, panel.add(i * short_bytes(columns)))? };
+            if i == 0 {
+                all.weights = weights;
+            }
+            (all.scales[i], all.next, all.n) = (scale, group.bytes().as_ptr_range().end, i + 1);
+            all.groups[i] = Some(group);
+        }
+        (all.n > 0).then_some(all)
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.n
+    }
+
+    /// Multiplies by as many rows of activations as there is a kernel for, and says how many that were: `out[groups][rows][16]`. `rows` are
+    /// rows `at..end` of `short`, in float32. This is the `nth` time, from 0 on, of about `runs`, in which as many groups that follow are
+    /// fetched. None if there are no rows.
+    pub fn multiply(
+        &self,
+        short: &ShortRows,
+        (at, end): (usize, usize),
+        (nth, runs): (usize, usize),
+        rows: &[f32],
+        isa: Isa,
+        out: &mut Products,
+    ) -> Option<usize> {
+        let (width, kernel) = short.kernel(self.n, end - at)?;
+        let x = &short.values[at * short.stride..(at + width) * short.stride];
+        let (bytes, pairs) =
+            (self.groups.iter().flatten().map(|group| group.bytes().len()).sum::<usize>(), self.columns.div_ceil(2));
+        let part = |nth: usize| self.next.wrapping_add(bytes * nth.min(runs) / runs.max(1));
+        let next = Lines::new(part(nth)..part(nth + 1), pairs);
+        assert!(short.stride >= 2 * pairs);
+        // SAFETY: the processor multiplies the float; the groups have all columns, and there are as many rows as the kernel takes.
+        unsafe {
+            kernel(self.weights, pairs, x.as_ptr(), short.stride, next, out.as_mut_ptr());
+        }
+        let groups = self.groups.iter().flatten();
+        for ((group, scale), out) in groups.zip(self.scales).zip(out.chunks_exact_mut(width * ROWS)) {
+            for (out, row_scale) in out.chunks_exact_mut(ROWS).zip(&short.scales[at..]) {
+                out.iter_mut().for_each(|y| *y *= scale * row_scale);
+            }
+            group.add_exceptions(rows, out);
+            let is_finite = |out: &[f32]| !out.iter().fold(false, |any, y| any | !y.is_finite());
+            if !is_finite(out) {
+                for (out, row) in out.chunks_exact_mut(ROWS).zip(rows.chunks_exact(self.columns)) {
+                    let mut exact: Products = [0.0; _];
+                    if !is_finite(out) && group.multiply(isa, self.columns, row, &mut exact).is_some() {
+                        out.copy_from_slice(&exact[..ROWS]);
+                    }
+                }
+            }
+        }
+        Some(width)
+    }
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::acts::Acts;
 use super::amx;
 use super::features::Isa;
-use super::float_groups::{Products, multiply_again};
+use super::float_groups::{Products, ShortGroups, multiply_again};
 use super::floats::{FLOAT_GROUPS, FLOAT_MOST, FLOAT_WIDTHS, Float, float_products, groups_at_once};
 use super::kernels::{Kernel, Quantized, WIDTHS, kernel};
 use super::matrix::Matrix;
@@ -21,7 +21,7 @@ use super::pack::{COLUMNS, Layout, ROWS};
 use super::panels::{self, Panels, panels};
 use super::pool::Pool;
 use super::rows::Rows;
-use super::short_floats::{self, ShortGroups, ShortRows, short_bytes};
+use super::short_floats::{self, ShortRows, short_bytes};
 use grid::Grid;
 
 /// Rows of activations that are multiplied by a task's weights before the next: what the second-level cache holds.

@@ -13,9 +13,8 @@
 
 use std::arch::x86_64::*;
 
-use super::features::{Isa, ShortFloat};
-use super::float_groups::{FloatGroup, Products};
-use super::floats::{FLOAT_GROUPS, FLOAT_MOST, Float, Lines};
+use super::features::ShortFloat;
+use super::floats::{Float, Lines};
 use super::pack::ROWS;
 use super::simd::{Avx512Vnni, Fetch, Simd, halves_to_bf16, halves_to_floats, multiply_add_halves};
 
@@ -23,8 +22,6 @@ use super::simd::{Avx512Vnni, Fetch, Simd, halves_to_bf16, halves_to_floats, mul
 pub(super) const WIDTHS: [usize; 4] = [8, 4, 2, 1];
 /// Groups that it takes at once: a pair of activations, once it is in all lanes, serves them all.
 pub(super) const GROUPS: usize = 2;
-// What a kernel writes has room in `Products`.
-const _: () = assert!(GROUPS * WIDTHS[0] <= FLOAT_GROUPS * FLOAT_MOST);
 /// Products that are added in F16, for each of a pair's columns.
 const CHAIN: usize = 32;
 /// The exponent of the greatest number of a scaled row: [`CHAIN`] of them times a weight of up to 31 are finite in F16, and what is small
@@ -45,13 +42,14 @@ pub(super) struct ShortRows<'a> {
 }
 
 impl ShortRows<'_> {
-    /// The kernel for `n` groups and the `width`th of [`WIDTHS`].
-    fn kernel(&self, n: usize, width: usize) -> Option<Kernel> {
+    /// The kernel for `groups` groups to run next where `left` rows of activations are left, and how many of them it takes.
+    pub fn kernel(&self, groups: usize, left: usize) -> Option<(usize, Kernel)> {
+        let width = WIDTHS.iter().position(|&width| width <= left)?;
         let kernels = match self.float {
             ShortFloat::Bf16 => &BF16_KERNELS,
             ShortFloat::F16 => &F16_KERNELS,
         };
-        kernels.get(n.checked_sub(1)?)?.get(width).copied()
+        Some((WIDTHS[width], kernels.get(groups.checked_sub(1)?)?[width]))
     }
 }
 
@@ -60,7 +58,8 @@ impl ShortRows<'_> {
 ///
 /// # Safety
 /// The instruction set; as many groups and rows of activations as the kernel takes.
-type Kernel = unsafe fn(groups: *const u8, pairs: usize, x: *const u16, stride: usize, next: Lines, out: *mut f32);
+pub(super) type Kernel =
+    unsafe fn(groups: *const u8, pairs: usize, x: *const u16, stride: usize, next: Lines, out: *mut f32);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 unsafe fn bf16_groups<const N: usize, const GROUPS: usize>(
@@ -165,94 +164,6 @@ static F16_KERNELS: [[Kernel; 4]; GROUPS] = [
     [f16_groups::<8, 1>, f16_groups::<4, 1>, f16_groups::<2, 1>, f16_groups::<1, 1>],
     [f16_groups::<8, 2>, f16_groups::<4, 2>, f16_groups::<2, 2>, f16_groups::<1, 2>],
 ];
-
-/// Groups of weights in 16 bits.
-pub(super) struct ShortGroups<'a> {
-    groups: [Option<FloatGroup<'a>>; GROUPS],
-    n: usize,
-    /// Where they lie, one behind the other.
-    weights: *const u8,
-    /// What the numbers of each are multiples of.
-    scales: [f32; GROUPS],
-    /// Where those after them begin.
-    next: *const u8,
-    columns: usize,
-}
-
-impl<'a> ShortGroups<'a> {
-    /// Up to [`GROUPS`] groups of `columns` columns, one behind the other, in `panel` if not where they are. None if there are none, or one
-    /// that has no such form.
-    ///
-    /// # Safety
-    /// The processor multiplies `float`; the panel has room for all groups, which nobody else writes while this lives.
-    pub unsafe fn new(
-        float: ShortFloat,
-        groups: impl Iterator<Item = FloatGroup<'a>>,
-        columns: usize,
-        panel: *mut u8,
-    ) -> Option<ShortGroups<'a>> {
-        let null = std::ptr::null();
-        let mut all = ShortGroups { groups: [None; _], n: 0, weights: null, scales: [1.0; _], next: null, columns };
-        for (i, group) in groups.take(GROUPS).enumerate() {
-            // SAFETY: as demanded.
-            let (weights, scale) = unsafe { group.in_short(float, columns, panel.add(i * short_bytes(columns)))? };
-            if i == 0 {
-                all.weights = weights;
-            }
-            (all.scales[i], all.next, all.n) = (scale, group.bytes().as_ptr_range().end, i + 1);
-            all.groups[i] = Some(group);
-        }
-        (all.n > 0).then_some(all)
-    }
-
-    /// How many they are.
-    pub fn count(&self) -> usize {
-        self.n
-    }
-
-    /// Multiplies by as many rows of activations as there is a kernel for, and says how many that were: `out[groups][rows][16]`. `rows` are
-    /// rows `at..end` of `short`, in float32. This is the `nth` time, from 0 on, of about `runs`, in which as many groups that follow are
-    /// fetched. None if there are no rows.
-    pub fn multiply(
-        &self,
-        short: &ShortRows,
-        (at, end): (usize, usize),
-        (nth, runs): (usize, usize),
-        rows: &[f32],
-        isa: Isa,
-        out: &mut Products,
-    ) -> Option<usize> {
-        let width = WIDTHS.iter().position(|&width| at + width <= end)?;
-        let kernel = short.kernel(self.n, width)?;
-        let x = &short.values[at * short.stride..(at + WIDTHS[width]) * short.stride];
-        let (bytes, pairs) =
-            (self.groups.iter().flatten().map(|group| group.bytes().len()).sum::<usize>(), self.columns.div_ceil(2));
-        let part = |nth: usize| self.next.wrapping_add(bytes * nth.min(runs) / runs.max(1));
-        let next = Lines::new(part(nth)..part(nth + 1), pairs);
-        assert!(short.stride >= 2 * pairs);
-        // SAFETY: the processor multiplies the float; the groups have all columns, and there are as many rows as the kernel takes.
-        unsafe {
-            kernel(self.weights, pairs, x.as_ptr(), short.stride, next, out.as_mut_ptr());
-        }
-        let (width, groups) = (WIDTHS[width], self.groups.iter().flatten());
-        for ((group, scale), out) in groups.zip(self.scales).zip(out.chunks_exact_mut(width * ROWS)) {
-            for (out, row_scale) in out.chunks_exact_mut(ROWS).zip(&short.scales[at..]) {
-                out.iter_mut().for_each(|y| *y *= scale * row_scale);
-            }
-            group.add_exceptions(rows, out);
-            let is_finite = |out: &[f32]| !out.iter().fold(false, |any, y| any | !y.is_finite());
-            if !is_finite(out) {
-                for (out, row) in out.chunks_exact_mut(ROWS).zip(rows.chunks_exact(self.columns)) {
-                    let mut exact: Products = [0.0; _];
-                    if !is_finite(out) && group.multiply(isa, self.columns, row, &mut exact).is_some() {
-                        out.copy_from_slice(&exact[..ROWS]);
-                    }
-                }
-            }
-        }
-        Some(width)
-    }
-}
 
 /// Bytes of a group of `columns` columns.
 pub(super) fn short_bytes(columns: usize) -> usize {

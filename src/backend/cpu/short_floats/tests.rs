@@ -1,3 +1,5 @@
+use super::super::features::Isa;
+use super::super::float_groups::{Products, ShortGroups};
 use super::super::matmul::noise::{Noise, place, random_halves};
 use super::super::matrix::Matrix;
 use super::super::memory::Line;
