@@ -259,17 +259,10 @@ impl Source<'_> {
             self.store.slabs.populate(out, self.pool);
             let pieces: Vec<_> = out.chunks_mut(step).map(Mutex::new).collect();
             let read = |i: usize| self.data.read(n * portion + i * step, &mut pieces[i].lock());
-            if !self.data.any_thread() {
-                (0..pieces.len()).try_for_each(read)?;
-                continue;
+            match self.data.any_thread() {
+                true => self.pool.try_run(pieces.len(), &read)?,
+                false => (0..pieces.len()).try_for_each(read)?,
             }
-            let failed = Mutex::new(None);
-            self.pool.run(pieces.len(), &|i| {
-                if let Err(error) = read(i) {
-                    *failed.lock() = Some(error);
-                }
-            });
-            failed.into_inner().map_or(Ok(()), Err)?;
         }
         Ok(copy)
     }
@@ -444,11 +437,7 @@ impl Packing<'_> {
         // A few tasks for each thread, if there is enough for that.
         let step = (READ / group_bytes).min(groups.div_ceil(source.pool.threads() * 4)).max(1);
         let out = Rows::new(out, self.size);
-        let failed = Mutex::new(None);
-        source.pool.run(groups.div_ceil(step), &|task| {
-            if failed.lock().is_some() {
-                return;
-            }
+        source.pool.try_run(groups.div_ceil(step), &|task| {
             let range = task * step..groups.min((task + 1) * step);
             let from = first + range.start;
             let rows = ((first + range.end) * ROWS).min(source.rows) - from * ROWS;
@@ -461,12 +450,9 @@ impl Packing<'_> {
                     (self.pack)(first + group, rows, unsafe { out.row(group) })
                 })
             });
-            if let Err(error) = packed {
-                *failed.lock() = Some(error);
-            }
             buffers.lock().push(buffer);
-        });
-        failed.into_inner().map_or(Ok(()), Err)
+            packed
+        })
     }
 
     /// The calling thread reads pieces, and all threads pack each.
@@ -475,7 +461,6 @@ impl Packing<'_> {
         let group_bytes = ROWS * self.row_bytes;
         let step = (PIECE / group_bytes).clamp(1, groups);
         let mut piece = vec![0; step * group_bytes];
-        let failed = Mutex::new(None);
         for (n, out) in out.chunks_mut(step * self.size).enumerate() {
             let first = n * step * ROWS;
             let rows = (source.rows - first).min(step * ROWS);
@@ -485,18 +470,13 @@ impl Packing<'_> {
             let (out, groups) = (Rows::new(out, self.size), rows.div_ceil(ROWS));
             // A few groups a task: packing is quick, and a task should be worth its claim.
             let tile = groups.div_ceil(source.pool.threads() * 4).max(1);
-            source.pool.run(groups.div_ceil(tile), &|task| {
-                for group in task * tile..groups.min((task + 1) * tile) {
+            source.pool.try_run(groups.div_ceil(tile), &|task| {
+                (task * tile..groups.min((task + 1) * tile)).try_for_each(|group| {
                     let rows = &bytes[group * group_bytes..bytes.len().min((group + 1) * group_bytes)];
                     // SAFETY: each group is packed by one task.
-                    if let Err(error) = (self.pack)(n * step + group, rows, unsafe { out.row(group) }) {
-                        *failed.lock() = Some(error);
-                    }
-                }
-            });
-            if let Some(error) = failed.lock().take() {
-                return Err(error);
-            }
+                    (self.pack)(n * step + group, rows, unsafe { out.row(group) })
+                })
+            })?;
         }
         Ok(())
     }

@@ -114,6 +114,23 @@ impl Pool {
         }
     }
 
+    /// [`Pool::run`] of tasks that may fail: after an error those not begun yet are left out.
+    ///
+    /// # Errors
+    /// One of the tasks'.
+    pub fn try_run(&self, n: usize, task: &(dyn Fn(usize) -> Result<()> + Sync)) -> Result<()> {
+        let failed = parking_lot::Mutex::new(None);
+        self.run(n, &|i| {
+            if failed.lock().is_some() {
+                return;
+            }
+            if let Err(error) = task(i) {
+                *failed.lock() = Some(error);
+            }
+        });
+        failed.into_inner().map_or(Ok(()), Err)
+    }
+
     /// Runs `task(part, piece)` once for each piece of each part, as [`Pool::run`] does. A thread begins with the same part
     /// in each run, in which it finds in its own caches what it left there in the run before, and helps others when no
     /// piece of it is left.

@@ -349,3 +349,20 @@ fn workers_block_signals_but_not_faults_and_the_caller_keeps_its_mask() {
         }
     });
 }
+
+#[test]
+fn a_task_that_fails_ends_its_run() {
+    for threads in [1, 3] {
+        let (pool, ran) = (Pool::new(threads).expect("a pool"), AtomicUsize::new(0));
+        let task = |i: usize| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            if i == 2 { Err(Error::argument("the third")) } else { Ok(()) }
+        };
+        let error = pool.try_run(1000, &task).expect_err("a task failed");
+        assert!(error.to_string().contains("the third"));
+        if threads == 1 {
+            assert_eq!(ran.load(Ordering::Relaxed), 3, "those after it are left out");
+        }
+        assert!(pool.try_run(2, &task).is_ok(), "the pool goes on");
+    }
+}
