@@ -117,8 +117,7 @@ pub(super) unsafe fn multiply_again(
         };
         // As many bytes as these groups have, in the runs that are left.
         let (here, next) = (n * first.bytes().len(), last.bytes().as_ptr_range().end);
-        let part = |nth: usize| next.wrapping_add(here * nth.min(runs) / runs.max(1));
-        let lines = Lines::new(part(nth.saturating_sub(1))..part(nth), columns.div_ceil(2));
+        let lines = Lines::new(next, here, nth.saturating_sub(1)..nth, runs, columns.div_ceil(2));
         let width = multiply(isa, Float::F32, n, decoded, columns, x, Meanwhile::FetchNext(lines), out)?;
         for (group, out) in groups.iter().zip(out.chunks_exact_mut(width * ROWS)) {
             group.add_exceptions(x, out);
@@ -156,7 +155,6 @@ const _: () = assert!(short_floats::GROUPS * short_floats::WIDTHS[0] <= FLOAT_GR
 /// Groups of weights in 16 bits.
 pub(super) struct ShortGroups<'a> {
     groups: [Option<FloatGroup<'a>>; short_floats::GROUPS],
-    n: usize,
     /// Where they lie, one behind the other.
     weights: *const u8,
     /// What the numbers of each are multiples of.
@@ -179,22 +177,22 @@ impl<'a> ShortGroups<'a> {
         panel: *mut u8,
     ) -> Option<ShortGroups<'a>> {
         let null = std::ptr::null();
-        let mut all = ShortGroups { groups: [None; _], n: 0, weights: null, scales: [1.0; _], next: null, columns };
+        let mut all = ShortGroups { groups: [None; _], weights: null, scales: [1.0; _], next: null, columns };
         for (i, group) in groups.take(short_floats::GROUPS).enumerate() {
             // SAFETY: as demanded.
             let (weights, scale) = unsafe { group.in_short(float, columns, panel.add(i * short_bytes(columns)))? };
             if i == 0 {
                 all.weights = weights;
             }
-            (all.scales[i], all.next, all.n) = (scale, group.bytes().as_ptr_range().end, i + 1);
+            (all.scales[i], all.next) = (scale, group.bytes().as_ptr_range().end);
             all.groups[i] = Some(group);
         }
-        (all.n > 0).then_some(all)
+        (all.count() > 0).then_some(all)
     }
 
     /// How many they are.
     pub fn count(&self) -> usize {
-        self.n
+        self.groups.iter().flatten().count()
     }
 
     /// Multiplies by as many rows of activations as there is a kernel for, and says how many that were: `out[groups][rows][16]`. `rows` are
@@ -209,12 +207,11 @@ impl<'a> ShortGroups<'a> {
         isa: Isa,
         out: &mut Products,
     ) -> Option<usize> {
-        let (width, kernel) = short.kernel(self.n, end - at)?;
+        let (width, kernel) = short.kernel(self.count(), end - at)?;
         let x = &short.values[at * short.stride..(at + width) * short.stride];
-        let (bytes, pairs) =
-            (self.groups.iter().flatten().map(|group| group.bytes().len()).sum::<usize>(), self.columns.div_ceil(2));
-        let part = |nth: usize| self.next.wrapping_add(bytes * nth.min(runs) / runs.max(1));
-        let next = Lines::new(part(nth)..part(nth + 1), pairs);
+        let bytes = self.groups.iter().flatten().map(|group| group.bytes().len()).sum();
+        let pairs = self.columns.div_ceil(2);
+        let next = Lines::new(self.next, bytes, nth..nth + 1, runs, pairs);
         assert!(short.stride >= 2 * pairs);
         // SAFETY: the processor multiplies the float; the groups have all columns, and there are as many rows as the kernel takes.
         unsafe {

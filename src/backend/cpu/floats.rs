@@ -108,10 +108,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Those of `bytes`, which are to be asked for while `pairs` pairs are multiplied.
-    pub fn new(bytes: Range<*const u8>, pairs: usize) -> Lines {
-        let len = (bytes.end as usize).saturating_sub(bytes.start as usize);
-        Lines { at: bytes.start, step: len.div_ceil(pairs.max(1)) }
+    /// Of `bytes` bytes from `start`, which are asked for in `runs` parts, those of the runs `now`, while `pairs` pairs are multiplied.
+    pub fn new(start: *const u8, bytes: usize, now: Range<usize>, runs: usize, pairs: usize) -> Lines {
+        let [from, to] = [now.start, now.end].map(|run| bytes * run.min(runs) / runs.max(1));
+        Lines { at: start.wrapping_add(from), step: (to - from).div_ceil(pairs.max(1)) }
     }
 
     /// Asks for the one of pair `c`.

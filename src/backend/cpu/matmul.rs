@@ -321,22 +321,13 @@ impl Part<'_> {
                     for (place, group) in several.iter_mut().zip(group..group + n) {
                         *place = self.matrix.float_group(group).unwrap_or(weights);
                     }
-                    let (mut at, mut products): (_, Products) = (first, [0.0; _]);
-                    let multiply = |nth: usize, at: usize, out: &mut Products| match many {
+                    self.run_groups(first, group, n, |nth, at, out| match many {
                         // SAFETY: floats are packed only where there are kernels; the panel has room for the groups.
                         true => unsafe {
                             multiply_again(&several[..n], (nth, runs), decoded, isa, columns, &x[at * columns..], out)
                         },
                         false => weights.multiply(isa, columns, &x[at * columns..], out),
-                    };
-                    let mut nth = 0;
-                    while let Some(width) = multiply(nth, at, &mut products) {
-                        for (i, products) in products.chunks_exact(ROWS).take(n * width).enumerate() {
-                            self.store(at + i % width, (group + i / width) * ROWS, products);
-                        }
-                        at += width;
-                        nth += 1;
-                    }
+                    });
                 }
             }
         });
@@ -357,20 +348,32 @@ impl Part<'_> {
                     let Some(several) = (unsafe { ShortGroups::new(short.float, several, columns, room) }) else {
                         continue;
                     };
-                    let (mut at, mut products): (_, Products) = (first, [0.0; _]);
-                    for nth in 0.. {
+                    self.run_groups(first, group, several.count(), |nth, at, out| {
                         let x = &acts.values()[at * columns..end * columns];
-                        let Some(width) = several.multiply(short, (at, end), (nth, runs), x, isa, &mut products) else {
-                            break;
-                        };
-                        for (i, products) in products.chunks_exact(ROWS).take(several.count() * width).enumerate() {
-                            self.store(at + i % width, (group + i / width) * ROWS, products);
-                        }
-                        at += width;
-                    }
+                        several.multiply(short, (at, end), (nth, runs), x, isa, out)
+                    });
                 }
             }
         });
+    }
+
+    /// Products of `n` groups from `group` on with rows of activations from `at` on: of as many at a time as `multiply(nth, at, products)`
+    /// makes and says, until there are no more.
+    fn run_groups(
+        &self,
+        mut at: usize,
+        group: usize,
+        n: usize,
+        multiply: impl Fn(usize, usize, &mut Products) -> Option<usize>,
+    ) {
+        let mut products: Products = [0.0; _];
+        for nth in 0.. {
+            let Some(width) = multiply(nth, at, &mut products) else { break };
+            for (i, products) in products.chunks_exact(ROWS).take(n * width).enumerate() {
+                self.store(at + i % width, (group + i / width) * ROWS, products);
+            }
+            at += width;
+        }
     }
 
     /// Plain float weights, formats without a kernel, and exact products: row by row, decoded where need be.

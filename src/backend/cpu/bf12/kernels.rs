@@ -333,27 +333,28 @@ impl Group<'_> {
     /// # Safety
     /// AVX-512, and room for the pairs at `out`.
     pub unsafe fn in_short(&self, short: ShortFloat, out: *mut u8) -> f32 {
-        // SAFETY: as demanded.
-        unsafe {
-            match short {
-                ShortFloat::Bf16 => self.decode_short::<false>(self.base, out),
-                ShortFloat::F16 => self.decode_short::<true>(0, out),
-            }
-        }
         match short {
-            ShortFloat::Bf16 => 1.0,
-            // The base's exponent is F16's least. (Below 2⁻¹²⁶, where bf16 has no exponents, numbers as small become others.)
-            ShortFloat::F16 => f32::from_bits((u32::from(self.base >> 7) + 15 - 1).min(254) << 23),
+            ShortFloat::Bf16 => {
+                // SAFETY: as demanded.
+                unsafe { self.decode_short::<false>(out) };
+                1.0
+            }
+            ShortFloat::F16 => {
+                // SAFETY: as demanded.
+                unsafe { self.decode_short::<true>(out) };
+                // The base's exponent is F16's least. (Below 2⁻¹²⁶, where bf16 has no exponents, numbers as small become others.)
+                f32::from_bits((u32::from(self.base >> 7) + 15 - 1).min(254) << 23)
+            }
         }
     }
 
-    /// The numbers, to which `base` was added, and in `F16` of that kind.
+    /// The numbers in bf16, or without their base in `F16`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn decode_short<const F16: bool>(&self, base: u16, out: *mut u8) {
+    unsafe fn decode_short<const F16: bool>(&self, out: *mut u8) {
         let (pairs, fetch) = (self.columns.div_ceil(2), Fetch::new());
         // SAFETY: tiles are read; as many pairs are written as there are.
         unsafe {
-            let base = Avx512Vnni::splat_u16(base);
+            let base = Avx512Vnni::splat_u16(if F16 { 0 } else { self.base });
             for (i, tile) in self.tiles.chunks_exact(TILE).enumerate() {
                 fetch.ahead_of(tile.as_ptr(), TILE);
                 let unfolded = unfold::<Avx512Vnni>(tile.as_ptr(), 0, base);
